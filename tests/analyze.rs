@@ -735,7 +735,10 @@ fn a_likely_deadlock_and_what_was_not_understood() {
         \tat x.Closer.close(Closer.java:1)\n\t- locked <0x0f> (a x.Closer)\n\n";
     let worker = "\"worker\" #7 prio=5 tid=0x0000000000000007 nid=0x7 waiting for monitor entry\n   java.lang.Thread.State: BLOCKED (on object monitor)\n\
         \tat x.Worker.run(Worker.java:1)\n\t- waiting to lock <0x0f> (a x.Closer)\n\n";
-    let explained = |text: String| {
+    let explained = |threads: String| {
+        let text = format!(
+            "Full thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode):\n\n{threads}JNI global refs: 4, weak refs: 0\n"
+        );
         let files = [("1.txt".to_owned(), text.into_bytes())];
         serde_json::to_value(analyze::explain(&files)).unwrap()
     };
@@ -762,7 +765,8 @@ fn a_likely_deadlock_and_what_was_not_understood() {
         json!(["the lock that worker waits for"])
     );
     // Parts of a dump are recognised as such.
-    let parts = explained(worker.replace('"', ""));
+    let parts = [("1.txt".to_owned(), worker.replace('"', "").into_bytes())];
+    let parts = serde_json::to_value(analyze::explain(&parts)).unwrap();
     assert_eq!(parts["files"][0]["forms"], json!(["thread dump"]));
     assert_eq!(
         parts["dumps"][0]["not_understood"],

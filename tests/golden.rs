@@ -127,6 +127,7 @@ fn groups_of(id: i32) -> groups::Round {
     };
     let is_silent = !Path::new(HOST).join(format!("metadata/{id}.bin")).exists();
     let why = format!("broker {id} is suspect, so it is not asked for its groups");
+    let silence = is_silent.then(|| Failure::new(Reason::Slow, &*why));
     groups::Round {
         fetch: match is_silent {
             true => Err(Failure::new(Reason::Slow, &*why)),
@@ -139,6 +140,7 @@ fn groups_of(id: i32) -> groups::Round {
             true => answered.silent(why),
             false => answered,
         }),
+        silence,
     }
 }
 

@@ -557,6 +557,7 @@ fn probes_and_space_are_reported_as_far_as_they_are_known() {
         },
         connect: probe(connect),
         api: api.map(probe),
+        cut: None,
     };
     let report = ProbeReport {
         api: Some(probe(Some(Reason::Timeout))),

@@ -203,11 +203,15 @@ fn the_manifest_is_scraped_and_keeps_the_evidence() {
         .lines()
         .find_map(|line| line.strip_prefix("ExecStart=")?.split(' ').next())
         .unwrap();
-    assert_eq!(
-        (command[0], copies["command"][1].as_str().unwrap()),
-        (installed, installed)
-    );
-    let path = copies["command"][2].as_str().unwrap();
+    let [program, "install", folder] = list(copies, "command")
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("{copies}")
+    };
+    assert_eq!((command[0], program), (installed, installed));
+    let path = format!("{folder}/kafka-vitals");
     let probe = broker["livenessProbe"]["exec"]["command"][2]
         .as_str()
         .unwrap();

@@ -108,6 +108,7 @@ fn count_states(rounds: usize, port: u16) -> Result<()> {
         dump(
             States::ALL,
             Some(&ports),
+            false,
             &mut buffer,
             Instant::now() + PATIENCE,
             |socket| {

@@ -6,7 +6,7 @@
 //! direct children and also die with it (`PR_SET_PDEATHSIG` is bound to the thread that forked).
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -61,7 +61,7 @@ struct FirstProcess(Child);
 impl Cell {
     /// Returns a cell with its own namespaces where rights allow; otherwise one without, and says so once on stderr.
     pub fn new() -> Result<Cell> {
-        match Namespaces::build(None) {
+        match Namespaces::build(None, None) {
             Ok(built) => Self::in_namespaces(built),
             Err(error) => {
                 FALLBACK_REPORTED.call_once(|| {
@@ -77,7 +77,22 @@ impl Cell {
 
     /// Returns a cell that behaves like a container: `outer` sees its processes, but not its network and its `/tmp`.
     pub fn within(outer: &Cell) -> Result<Cell> {
-        Self::in_namespaces(Namespaces::build(Some(outer))?)
+        Self::in_namespaces(Namespaces::build(Some(outer), None)?)
+    }
+
+    /// As [`Cell::within`], but it sees this folder of the outer cell's `/tmp` too.
+    pub(crate) fn within_seeing(outer: &Cell, folder: &OsStr) -> Result<Cell> {
+        Self::in_namespaces(Namespaces::build(Some(outer), Some(folder))?)
+    }
+
+    /// Returns the pid, as the outer cell sees it, of a process in this cell's network.
+    pub(crate) fn outer_pid(&self) -> Result<u32> {
+        let namespaces = self
+            .0
+            .namespaces
+            .as_ref()
+            .context("a cell without namespaces")?;
+        Ok(innermost_pid(namespaces.first_process.0.id())?)
     }
 
     fn in_namespaces((namespaces, mounts, pids): (Namespaces, File, File)) -> Result<Cell> {
@@ -223,7 +238,11 @@ impl Cell {
 
     /// Connects to a loopback port of the cell, within 5 s.
     pub fn connect(&self, port: u16) -> io::Result<TcpStream> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        self.connect_to(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// Connects from the cell to an address, within 5 s.
+    pub fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
         self.in_network(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)))?
     }
 
@@ -278,7 +297,7 @@ impl Drop for Inner {
 
 impl Namespaces {
     /// Creates the namespaces. The two files are the mount and the pid namespace, to enter them by.
-    fn build(outer: Option<&Cell>) -> Result<(Namespaces, File, File)> {
+    fn build(outer: Option<&Cell>, seen: Option<&OsStr>) -> Result<(Namespaces, File, File)> {
         let mut command = Command::new("unshare");
         command
             .args([
@@ -292,6 +311,7 @@ impl Namespaces {
             ])
             .args(["sh", "-c", FIRST_PROCESS_SCRIPT, "sh"])
             .args(folders_to_keep())
+            .args(seen)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -390,6 +410,15 @@ fn enter(network: &File, mounts: &File, pids: &File) -> Result<()> {
     Ok(())
 }
 
+/// Returns the pid of a process in its own pid namespace, by the pid that the host sees.
+fn innermost_pid(pid: u32) -> io::Result<u32> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path)?;
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    pids.and_then(|pids| pids.split_whitespace().last()?.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("{path} has no NSpid")))
+}
+
 fn read_all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -417,11 +446,7 @@ impl Process {
 
     /// Returns the pid as the cell sees it.
     pub fn cell_pid(&self) -> io::Result<u32> {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = fs::read_to_string(&path)?;
-        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        pids.and_then(|pids| pids.split_whitespace().last()?.parse().ok())
-            .ok_or_else(|| io::Error::other(format!("{path} has no NSpid")))
+        innermost_pid(self.pid())
     }
 
     /// Gives access to the pipes that the command asked for.

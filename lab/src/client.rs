@@ -3,8 +3,10 @@
 //! The crate kafka-protocol encodes and decodes the messages; this file has connections, bounds and the scenarios' steps.
 //! Connections are made in the calling thread's network: see [`crate::Cell::in_network`].
 
+mod records;
+
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -145,8 +147,12 @@ impl Partition {
 impl Connection {
     /// Connects to a loopback port; `time` bounds the connect and, by default, each answer.
     pub fn open(port: u16, time: Duration) -> io::Result<Connection> {
-        let stream =
-            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), time)?;
+        Connection::open_at((Ipv4Addr::LOCALHOST, port).into(), time)
+    }
+
+    /// As [`Connection::open`], at any address.
+    pub fn open_at(address: SocketAddr, time: Duration) -> io::Result<Connection> {
+        let stream = TcpStream::connect_timeout(&address, time)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(time))?;
         Ok(Connection {
@@ -156,14 +162,18 @@ impl Connection {
         })
     }
 
-    /// As [`Connection::open`], with the encryption and the login of `access`.
-    pub fn open_with(port: u16, time: Duration, access: &Access) -> io::Result<Connection> {
-        let mut connection = Connection::open(port, time)?;
+    /// As [`Connection::open_at`], with the encryption and the login of `access`.
+    pub fn open_with(
+        address: SocketAddr,
+        time: Duration,
+        access: &Access,
+    ) -> io::Result<Connection> {
+        let mut connection = Connection::open_at(address, time)?;
         if let (Some(tls), Stream::Plain(stream)) = (&access.tls, &connection.stream) {
             let stream = stream.try_clone()?;
             // The handshake runs with the first bytes.
             stream.set_read_timeout(Some(time))?;
-            let host = IpAddr::from(Ipv4Addr::LOCALHOST).into();
+            let host = address.ip().into();
             let client = ClientConnection::new(Arc::clone(tls), host).map_err(invalid)?;
             connection.stream = Stream::Tls(Box::new(StreamOwned::new(client, stream)));
         }
@@ -171,6 +181,11 @@ impl Connection {
             connection.log_in(login, access.old)?;
         }
         Ok(connection)
+    }
+
+    /// Changes the time for each answer.
+    pub fn set_time(&mut self, time: Duration) {
+        self.time = time;
     }
 
     fn log_in(&mut self, (user, password): (&str, &str), old: bool) -> io::Result<()> {
@@ -410,7 +425,7 @@ impl Connection {
         wait: Duration,
         least: i32,
     ) -> io::Result<()> {
-        let request = fetch_request(version, topic, partitions, wait, least)?;
+        let request = fetch_request(version, topic, partitions, 0, wait, least)?;
         self.send_encoded(FetchRequest::KEY, version, &request)
     }
 
@@ -478,6 +493,7 @@ fn fetch_request(
     version: i16,
     topic: &str,
     partitions: &[i32],
+    offset: i64,
     wait: Duration,
     least: i32,
 ) -> io::Result<Vec<u8>> {
@@ -485,6 +501,7 @@ fn fetch_request(
     let partition = |index: &i32| {
         FetchPartition::default()
             .with_partition(*index)
+            .with_fetch_offset(offset)
             .with_partition_max_bytes(1000)
     };
     let topic = FetchTopic::default()
@@ -508,7 +525,7 @@ mod tests {
 
     #[test]
     fn fetch_3_is_fetch_4_without_the_isolation_level() {
-        let fetch = |version| fetch_request(version, "t", &[7], Duration::from_millis(100), 1);
+        let fetch = |version| fetch_request(version, "t", &[7], 0, Duration::from_millis(100), 1);
         // Replica, longest wait, least and most bytes, isolation level, topics, partitions: index, offset, most bytes.
         let parts: [&[u8]; 10] = [
             &[0xff; 4],

@@ -7,6 +7,7 @@ mod wait;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::cell::{Cell, Process};
 use crate::client::{Connection, Metadata};
+use crate::hosts::Host;
 use crate::jars;
 use crate::security::{Listener, Secured, Security};
 use crate::versions::{self, Mode, Version};
@@ -47,7 +49,7 @@ pub struct ClusterOptions {
     pub zookeeper_root: String,
     /// Further lines of `server.properties`; they override the lab's.
     pub properties: Vec<(String, String)>,
-    /// Further options of the brokers' JVMs.
+    /// Further options of the brokers' JVMs; `{folder}` stands for the folder of the broker.
     pub jvm_options: Vec<String>,
     /// The `java` to use; `$JAVA_HOME` or `PATH` decide when None.
     pub java: Option<PathBuf>,
@@ -57,6 +59,10 @@ pub struct ClusterOptions {
     pub cell: Option<Cell>,
     /// The folder of the cell in which the cluster creates its own; `/tmp` when None.
     pub folder: Option<PathBuf>,
+    /// Gives every broker a host of its own, with its data on a disk, and one more to ZooKeeper or the controller.
+    pub hosts: bool,
+    /// Further folders of `log.dirs`, on disks of their own where there are hosts.
+    pub further_disks: usize,
 }
 
 impl ClusterOptions {
@@ -76,6 +82,8 @@ impl ClusterOptions {
             user: None,
             cell: None,
             folder: None,
+            hosts: false,
+            further_disks: 0,
         }
     }
 
@@ -91,9 +99,11 @@ impl ClusterOptions {
 /// One Kafka process of a cluster: a broker, a KRaft controller, or both.
 pub struct Node {
     id: i32,
+    host: Host,
     /// The ports of all its listeners, in the order of the options.
     ports: Vec<u16>,
     is_broker: bool,
+    disks: usize,
     folder: PathBuf,
     log: PathBuf,
     log_start: u64,
@@ -118,6 +128,22 @@ impl Node {
     /// Returns the ports of all its listeners.
     pub fn ports(&self) -> &[u16] {
         &self.ports
+    }
+
+    /// Returns where it runs.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Returns the address of its first listener.
+    pub fn address(&self) -> SocketAddr {
+        (self.host.address, self.port()).into()
+    }
+
+    /// Returns the folders of its data, each a disk where it has a host of its own.
+    pub fn data_folders(&self) -> impl Iterator<Item = PathBuf> {
+        let more = (1..self.disks).map(|number| self.folder.join(format!("data{number}")));
+        std::iter::once(self.folder.join("data")).chain(more)
     }
 
     /// Returns the pid as the host sees it.
@@ -161,6 +187,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     zookeeper: Option<(Process, u16)>,
     secured: Secured,
+    /// Of the brokers in their order, and of ZooKeeper or the controller.
+    hosts: Vec<Host>,
     /// The cluster's folder as the cell sees it.
     folder: PathBuf,
     _folder: TempDir,
@@ -170,6 +198,14 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster and returns when every broker knows all of them.
     pub fn start(options: ClusterOptions) -> Result<Cluster> {
+        Cluster::start_with(options, |_| Ok(()))
+    }
+
+    /// As [`Cluster::start`]; `prepare` gets the cluster's folder, as this process reaches it, before any process starts.
+    pub fn start_with(
+        options: ClusterOptions,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Cluster> {
         let version = versions::find(&options.version)?;
         let mode = options.mode.unwrap_or(version.modes[0]);
         ensure!(
@@ -181,7 +217,9 @@ impl Cluster {
         let mut jars = jars::jars(version)?;
         let cell = options.cell.clone().map_or_else(Cell::new, Ok)?;
         let (holder, folder) = temporary_folder(&cell, options.folder.as_deref())?;
+        let hosts = launch::hosts(&options, &cell, &folder)?;
         launch::write_logging(holder.path())?;
+        prepare(holder.path())?;
         let secured = Secured::create(&options.listeners, version.name, holder.path(), &folder)?;
         if options.user.is_some() {
             // Another user may lack the right to read the cache.
@@ -199,6 +237,7 @@ impl Cluster {
             nodes: Vec::new(),
             zookeeper: None,
             secured,
+            hosts,
             folder,
             _folder: holder,
             cell,
@@ -338,6 +377,9 @@ impl Cluster {
         self.wait_unregistered(id)?;
         self.launch(index)?;
         self.wait_started(index)?;
+        if !self.broker(id)?.is_broker {
+            return Ok(());
+        }
         self.wait_for(&format!("all brokers know {id}"), START_TIME, |metadata| {
             metadata.brokers.iter().any(|(known, _)| *known == id)
         })
@@ -351,11 +393,11 @@ impl Cluster {
 
     /// Asks a broker for the topics and brokers that it knows; an error after 5 s without an answer.
     pub fn metadata(&self, id: i32) -> Result<Metadata> {
-        let port = self.broker(id)?.port();
+        let address = self.broker(id)?.address();
         let answer = self.cell.in_network(|| {
-            Connection::open_with(port, ANSWER_TIME, &self.secured.access)?.metadata()
+            Connection::open_with(address, ANSWER_TIME, &self.secured.access)?.metadata()
         })?;
-        answer.with_context(|| format!("Metadata from broker {id} at 127.0.0.1:{port}"))
+        answer.with_context(|| format!("Metadata from broker {id} at {address}"))
     }
 
     /// Creates a topic with that version's `kafka-topics` and returns when every running broker reports it as fully
@@ -405,7 +447,8 @@ impl Cluster {
         let mut asked = match &self.zookeeper {
             Some((_, port)) if !self.version.topics_asks_brokers => {
                 let root = &self.options.zookeeper_root;
-                vec!["--zookeeper".to_owned(), format!("127.0.0.1:{port}{root}")]
+                let address = self.coordinating_host().address;
+                vec!["--zookeeper".to_owned(), format!("{address}:{port}{root}")]
             }
             _ => {
                 let is_running =
@@ -413,9 +456,7 @@ impl Cluster {
                 let answering = self
                     .brokers()
                     .filter(|node| node.process.as_ref().is_some_and(is_running));
-                let addresses: Vec<_> = answering
-                    .map(|node| format!("127.0.0.1:{}", node.port()))
-                    .collect();
+                let addresses: Vec<_> = answering.map(|node| node.address().to_string()).collect();
                 let mut asked = vec!["--bootstrap-server".to_owned(), addresses.join(",")];
                 if let Some(file) = self.secured.command_config() {
                     asked.extend(["--command-config".to_owned(), file.display().to_string()]);
@@ -437,13 +478,13 @@ impl Cluster {
         let mut tool = self.java_command("96m", "tools-");
         tool.arg("-cp").arg(&self.classpath).arg(class);
         tool.args(arguments);
-        self.run_tool(class, tool, TOOL_TIME)
+        run_tool(&self.cell, class, tool, TOOL_TIME)
     }
 
     /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
     pub fn zookeeper_shell(&self, command: &[&str]) -> Result<String> {
         let (_, port) = self.zookeeper().context("the cluster has no ZooKeeper")?;
-        let server = format!("127.0.0.1:{port}");
+        let server = format!("{}:{port}", self.coordinating_host().address);
         let arguments = [&["-server", &*server], command].concat();
         self.tool("org.apache.zookeeper.ZooKeeperMain", &arguments)
     }
@@ -455,25 +496,15 @@ impl Cluster {
             .or_else(|| jars::on_path("jstack"))
             .with_context(|| format!("no `jstack`: {}", jars::INSTALL))?;
         let mut tool = Command::new(jstack);
-        tool.arg(self.broker(id)?.cell_pid()?.to_string());
-        self.run_tool("jstack", tool, Duration::from_secs(20))
+        let node = self.broker(id)?;
+        tool.arg(node.cell_pid()?.to_string());
+        run_tool(&node.host.cell, "jstack", tool, Duration::from_secs(20))
     }
 
-    fn run_tool(&self, name: &str, tool: Command, time: Duration) -> Result<String> {
-        let output = self
-            .cell
-            .run_tool(tool, time)
-            .with_context(|| name.to_string())?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if !output.status.success() {
-            bail!(
-                "{name} ({}): {}{}",
-                output.status,
-                text(&output.stdout),
-                text(&output.stderr)
-            );
-        }
-        Ok(text(&output.stdout))
+    /// Returns the host of ZooKeeper or of the controller.
+    pub fn coordinating_host(&self) -> &Host {
+        // There is one more than brokers.
+        &self.hosts[self.hosts.len() - 1]
     }
 
     /// Returns a command for the JVM. `logging` is the prefix of the log4j files' names.
@@ -506,6 +537,22 @@ impl Cluster {
             .env_remove("JDK_JAVA_OPTIONS");
         java
     }
+}
+
+fn run_tool(cell: &Cell, name: &str, tool: Command, time: Duration) -> Result<String> {
+    let output = cell
+        .run_tool(tool, time)
+        .with_context(|| name.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        bail!(
+            "{name} ({}): {}{}",
+            output.status,
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+    }
+    Ok(text(&output.stdout))
 }
 
 /// Creates the cluster's folder and returns it as the host and as the cell see it. In the cell's own `/tmp` it goes with

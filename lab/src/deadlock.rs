@@ -121,11 +121,11 @@ fn first_broker(cluster: &Cluster) -> Result<i32> {
 
 /// Waits until a group's coordinator accepts members and returns its id.
 pub fn coordinator(cluster: &Cluster, group: &str) -> Result<i32> {
-    let bootstrap = cluster.broker(first_broker(cluster)?)?.port();
+    let bootstrap = cluster.broker(first_broker(cluster)?)?.address();
     let deadline = Instant::now() + Duration::from_secs(30);
     let find = || -> Result<i32> {
-        let id = Connection::open(bootstrap, ANSWER_TIME)?.coordinator(group)?;
-        let mut connection = Connection::open(cluster.broker(id)?.port(), ANSWER_TIME)?;
+        let id = Connection::open_at(bootstrap, ANSWER_TIME)?.coordinator(group)?;
+        let mut connection = Connection::open_at(cluster.broker(id)?.address(), ANSWER_TIME)?;
         let member = join(
             std::slice::from_mut(&mut connection),
             &[group.into()],
@@ -197,8 +197,8 @@ fn round(
     form: Form,
     names: &[String],
 ) -> Result<Option<(Instant, Vec<Connection>)>> {
-    let port = cluster.broker(coordinator)?.port();
-    let open = || Connection::open(port, ANSWER_TIME);
+    let address = cluster.broker(coordinator)?.address();
+    let open = || Connection::open_at(address, ANSWER_TIME);
     let (first, groups) = names.split_first().context("no group names")?;
     let session = if form == Form::Expire {
         SESSION

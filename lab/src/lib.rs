@@ -11,6 +11,7 @@ pub mod client;
 pub mod cluster;
 pub mod deadlock;
 pub mod fake_broker;
+pub mod hosts;
 mod http;
 pub mod jars;
 pub mod load;
@@ -19,6 +20,7 @@ pub mod monitoring;
 pub mod security;
 pub mod usage;
 pub mod versions;
+pub mod zoo;
 
 pub use cell::{Cell, Process};
 pub use cluster::{Cluster, ClusterOptions};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use lab::versions::Mode;
-use lab::{Cell, Cluster, ClusterOptions, Form, Listener, Load, Security, deadlock, security};
+use lab::{Cell, Cluster, ClusterOptions, Form, Listener, Load, Security, deadlock, security, zoo};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -45,6 +45,8 @@ enum Command {
         #[arg(long, default_value_t = 120)]
         seconds: u64,
     },
+    /// Make every kind of half-dead broker in turn, and measure what the exporter beside each broker says, and when
+    Zoo(ZooOptions),
     /// Record three brokers, one of them deadlocked, for tests/golden.rs
     RecordHost {
         /// The folder to create
@@ -78,6 +80,31 @@ struct DemoOptions {
     /// Seconds to show readings after the deadlock
     #[arg(long, default_value_t = 75)]
     seconds: u64,
+}
+
+#[derive(Args)]
+struct ZooOptions {
+    /// The scenarios; all by default
+    #[arg(value_delimiter = ',')]
+    only: Vec<String>,
+    /// The exporter to run
+    #[arg(long, default_value = "target/release/kafka-vitals")]
+    exporter: PathBuf,
+    /// The Kafka versions
+    #[arg(long, value_delimiter = ',', default_values_t = zoo::all_versions())]
+    versions: Vec<String>,
+    /// Minutes of stress for healthy brokers, on each version
+    #[arg(long, default_value_t = 0.0)]
+    healthy: f64,
+    /// Only the healthy brokers
+    #[arg(long)]
+    only_healthy: bool,
+    /// The folder for logs, and everything that was said
+    #[arg(long, default_value = "target/zoo")]
+    logs: PathBuf,
+    /// The table to write, and beside it the same as JSON
+    #[arg(long)]
+    table: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -136,6 +163,7 @@ fn run() -> Result<()> {
             let cluster = up(&options)?;
             incident(&cluster, form, load, Duration::from_secs(seconds), &stop)
         }
+        Command::Zoo(options) => zoo(options, &stop),
         Command::RecordAlerts { test, exporter } => {
             record_alerts::record_alerts(&test, "alerts".as_ref(), &exporter)
         }
@@ -241,6 +269,29 @@ fn incident(
             Err(RecvTimeoutError::Timeout) => {}
             _ => break,
         }
+    }
+    Ok(())
+}
+
+fn zoo(options: ZooOptions, stop: &mpsc::Receiver<()>) -> Result<()> {
+    let run = zoo::run(
+        &zoo::Options {
+            exporter: options.exporter.canonicalize()?,
+            versions: options.versions,
+            only: options.only,
+            scenarios: !options.only_healthy,
+            healthy: Duration::from_secs_f64(60.0 * options.healthy),
+            logs: options.logs,
+        },
+        stop,
+    )?;
+    match options.table {
+        Some(table) => {
+            std::fs::write(&table, run.markdown())?;
+            let json = serde_json::to_string_pretty(&run.json())?;
+            std::fs::write(table.with_extension("json"), json + "\n")?;
+        }
+        None => println!("\n{}", run.markdown()),
     }
     Ok(())
 }

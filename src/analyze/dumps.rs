@@ -137,6 +137,12 @@ impl Analysis {
     pub fn add(&mut self, source: &str, dump: &ThreadDump<'_>) {
         let index = self.dumps.len();
         let graph = WaitGraph::of(dump);
+        let mut not_understood = graph.not_understood();
+        // Some copied stacks look like a dump.
+        if dump.vm.is_none() && !dump.threads.is_empty() {
+            let what = "whether it has all threads: it does not begin as a whole dump does";
+            not_understood.push(what.to_owned());
+        }
         self.dumps.push(DumpFacts {
             source: source.to_owned(),
             time: dump.time.map(str::to_owned),
@@ -144,7 +150,7 @@ impl Analysis {
             threads: dump.threads.len(),
             truncated: dump.truncated,
             of_node: is_of_node(dump),
-            not_understood: graph.not_understood(),
+            not_understood,
         });
         self.deadlocks.extend(
             graph

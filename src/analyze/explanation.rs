@@ -131,6 +131,7 @@ pub enum FactKind {
     Quorum,
     Registered,
     ShrankToItself,
+    ShutsDown,
     SocketCounts,
     SocketsOfNoBroker,
     SocketsWithoutAddress,

@@ -1,14 +1,18 @@
 //! A long log, shortened as it is read to the lines of which [`explain`](super::explain) makes something, so that memory
 //! does not grow with it.
 //!
-//! Left out are lines with a time and a level that say nothing, and the stacks below them. Everything else stays, with
-//! what wraps it: a long text that is no log stays whole.
+//! Left out are lines with a time and a level that say nothing, the stacks below them, and those of the garbage
+//! collector. Everything else stays, with what wraps it: a long text that is no log stays whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::LazyLock;
+
+use memchr::memmem;
 
 use super::formats::server_log::{self, Known, Saying};
 use super::formats::wrapped::Wrapping;
+use crate::threads::log_signatures::LogMatcher;
 
 /// The first lines stay as they are: by them the file is recognised.
 const BEGINNING: usize = 64 << 10;
@@ -16,6 +20,8 @@ const BEGINNING: usize = 64 << 10;
 const MOST_PARTITIONS: usize = 100_000;
 /// Containers in one file that are known apart.
 const MOST_CONTAINERS: usize = 64;
+/// Lines of one signature that are kept; then only the last one.
+pub(super) const KEPT_OF_SIGNATURE: u64 = 1_000;
 /// A longer line is not examined.
 const MOST_OF_LINE: usize = 1 << 20;
 
@@ -40,8 +46,16 @@ struct Container {
     pending_partition: String,
     /// By partition the last line about its ISR. A log of an incident may consist of them.
     isr_changes: HashMap<String, Vec<u8>>,
+    /// By critical signature how many lines were kept, and the last one of those that were not.
+    signatures: BTreeMap<usize, (u64, Vec<u8>)>,
     /// The next lines may be the stack of an exception.
     is_below_log_line: bool,
+}
+
+/// The signatures that mean the same in every log.
+pub(super) fn known_signatures() -> Option<&'static LogMatcher> {
+    static MATCHER: LazyLock<Option<LogMatcher>> = LazyLock::new(|| LogMatcher::new(&[]).ok());
+    MATCHER.as_ref()
 }
 
 impl Container {
@@ -58,6 +72,27 @@ impl Container {
             self.isr_changes.insert(partition.to_owned(), line);
         }
         true
+    }
+}
+
+impl Container {
+    /// Whether a line that else is left out has a critical signature and is to be kept. `line` is that of the file, and
+    /// `text` without what wraps it.
+    fn keeps_signature(&mut self, line: &str, text: &str) -> bool {
+        let signature = known_signatures().and_then(|of| of.critical(text.as_bytes()));
+        let Some(signature) = signature else {
+            return false;
+        };
+        let (kept, last) = self.signatures.entry(signature).or_default();
+        let is_kept = *kept + 1 < KEPT_OF_SIGNATURE;
+        match is_kept {
+            true => *kept += 1,
+            false => {
+                last.clear();
+                last.extend_from_slice(line.as_bytes());
+            }
+        }
+        is_kept
     }
 }
 
@@ -103,7 +138,8 @@ impl LongLog {
         for mut container in self.containers.into_values() {
             container.isr_changes.remove(&container.pending_partition);
             let lines = container.isr_changes.into_values();
-            for line in lines.chain([container.pending]) {
+            let signatures = container.signatures.into_values().map(|(_, last)| last);
+            for line in signatures.chain(lines).chain([container.pending]) {
                 match line.ends_with(b"\n") {
                     true => self.kept.extend(line),
                     false => end.extend(line),
@@ -126,6 +162,7 @@ impl LongLog {
             container.pending.clear();
             container.pending_partition.clear();
             container.isr_changes.clear();
+            container.signatures.clear();
         }
         drop(text);
         self.kept = beginning;
@@ -163,7 +200,7 @@ impl LongLog {
         };
         let says = server_log::says(stripped.text, &mut container.known);
         let is_kept_apart = match says {
-            Saying::Nothing => true,
+            Saying::Nothing => !container.keeps_signature(line, stripped.text),
             Saying::IsrChange(partition) => container.keep_change(partition, line),
             Saying::Something | Saying::OtherLine => false,
         };
@@ -177,11 +214,13 @@ impl LongLog {
             container.is_below_log_line = true;
             return false;
         }
-        if says == Saying::OtherLine
-            && container.is_below_log_line
-            && is_of_exception(stripped.text)
-        {
-            return false;
+        if says == Saying::OtherLine {
+            let is_below = container.is_below_log_line && is_of_exception(stripped.text);
+            if (is_below && !container.keeps_signature(line, stripped.text))
+                || is_of_collector(stripped.text)
+            {
+                return false;
+            }
         }
         if is_of_dump(stripped.text) {
             container.is_below_log_line = false;
@@ -219,6 +258,27 @@ fn is_of_exception(line: &str) -> bool {
     };
     is_frame || first.is_some_and(is_class)
 }
+
+/// A line of the garbage collector, which a JVM may write among those of the log: `[2024-01-02T..][info][gc] GC(7) Pause ..`,
+/// up to JDK 8 `2018-01-02T..: 12.345: [GC (Allocation Failure) ..]`.
+fn is_of_collector(line: &str) -> bool {
+    let start = line.as_bytes();
+    let start = start.get(..START_OF_COLLECTOR).unwrap_or(start);
+    let has = |words: &[u8]| memmem::find(start, words).is_some();
+    match start.first() {
+        Some(b'[') => has(b"][gc") || has(b"][safepoint"),
+        Some(b'0'..=b'9') => {
+            has(b": [GC ")
+                || has(b": [Full GC ")
+                || has(b": [CMS-concurrent-")
+                || has(b": Total time for which application threads were stopped: ")
+        }
+        _ => false,
+    }
+}
+
+/// What comes before the words is shorter.
+const START_OF_COLLECTOR: usize = 160;
 
 /// A thread's name in quotes, or the JVM's banner: the frames below are those of a dump.
 fn is_of_dump(line: &str) -> bool {
@@ -331,6 +391,57 @@ mod tests {
             .replace("t-", "topic-with-a-name-");
         let short = shortened(&text[..BEGINNING + 20_000], 4096);
         assert!(short.len() <= BEGINNING + 20_000);
+    }
+
+    /// What the collector writes among the lines does not count, in any JVM's form.
+    #[test]
+    fn lines_of_the_garbage_collector_are_left_out() {
+        let text = broker_log(5_000);
+        let collector = [
+            "[2024-01-02T03:04:05.678+0000][info][gc          ] GC(7) Pause Young (Normal) (G1 Evacuation Pause) 100M->20M(256M) 4.001ms\n",
+            "[12.345s][info][gc,heap] GC(7) Eden regions: 20->0(20)\n",
+            "[12.345s][info][safepoint] Safepoint \"G1CollectForAllocation\", Time since last: 1 ns\n",
+            "2018-01-02T03:04:05.678+0000: 12.345: [GC (Allocation Failure) [PSYoungGen: 1K->1K(2K)] 1K->1K(2K), 0.001 secs]\n",
+            "12.345: [Full GC (Ergonomics)  1K->1K(2K), 0.001 secs]\n",
+            "2018-01-02T03:04:05.678+0000: 12.345: Total time for which application threads were stopped: 0.001 seconds, Stopping threads took: 0.0001 seconds\n",
+        ];
+        let mut mixed = text[..BEGINNING + 1000].to_owned();
+        for (line, of_collector) in text[mixed.len()..]
+            .split_inclusive('\n')
+            .zip(collector.into_iter().cycle())
+        {
+            mixed += line;
+            mixed += of_collector;
+        }
+        let (short, plain) = (shortened(&mixed, 4096), shortened(&text, 4096));
+        assert!(short.len() < plain.len() + 1000, "{}", short.len());
+        assert_eq!(learned(&short), learned(&text));
+    }
+
+    /// The first ones, and the last one: the middle of an endless row says no more.
+    #[test]
+    fn critical_lines_are_kept() {
+        let refused = |n: usize| {
+            format!(
+                "[2024-01-02 03:{:02}:{:02},678] INFO [Partition t-{n} broker=1] Cached zkVersion [{n}] not equal to that in zookeeper, skip updating ISR (kafka.cluster.Partition)\n",
+                n / 60 % 60,
+                n % 60
+            )
+        };
+        let log = broker_log(2_000);
+        let died = "[2024-01-02 03:59:59,678] ERROR Uncaught exception in thread 'kafka-request-handler-3': (org.apache.kafka.common.utils.KafkaThread)\n";
+        let failed = "[2024-01-02 03:59:59,679] ERROR x (kafka.server.KafkaApis)\njava.lang.IllegalStateException: x\n\tat a.B.c(D.java:7)\nCaused by: java.lang.OutOfMemoryError: Java heap space\n";
+        let rows: String = (0..3_000).map(refused).collect();
+        let text = format!("{log}{died}{rows}{failed}{log}");
+        let short = shortened(&text, 4096);
+        assert!(short.len() < BEGINNING + 400_000, "{}", short.len());
+        assert!(short.contains(died));
+        assert!(short.contains("679] ERROR x (kafka.server.KafkaApis)\n"));
+        assert!(short.contains("\nCaused by: java.lang.OutOfMemoryError: Java heap space\n"));
+        let kept = short.matches("Cached zkVersion").count() as u64;
+        assert_eq!(kept, KEPT_OF_SIGNATURE);
+        assert!(short.contains(&refused(0)) && short.contains(&refused(2_999)));
+        assert!(!short.contains(&refused(1_500)));
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl AdaptiveInterval {
         });
     }
 
+    /// For a collector whose share depends on what else runs.
+    pub(super) fn set_ceiling(&mut self, ceiling: f64) {
+        self.ceiling = ceiling;
+    }
+
     /// From the start of one run to the start of the next.
     pub fn interval(&self) -> Duration {
         let needed = self.cost.unwrap_or_default().div_f64(self.ceiling);

@@ -7,26 +7,34 @@ mod confirm;
 pub mod count;
 mod led;
 mod listeners;
+mod path;
 mod peers;
+pub(super) mod relations;
 mod states;
 pub mod way;
+pub mod whole;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use self::access::{Access, Place, Process};
 use self::address::{Allowed, Target, hint, targets};
-use self::count::count;
+use self::count::count_after;
 use self::led::{Led, led};
 use self::listeners::Listeners;
+use self::path::Paths;
 use self::peers::Peers;
 pub(super) use self::peers::probe_of;
 use self::states::States;
 use self::way::{Door, Way};
-use super::context::{BrokerContext, SILENCE};
+use self::whole::Whole;
+use super::context::{BrokerContext, LOGGED, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::zookeeper::min_isr::with_min_isr;
 use crate::kafka::client::{Client, Timing};
@@ -38,6 +46,7 @@ use crate::model::{
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
+use crate::threads::missing::Follows;
 
 /// See [`ClusterClient`].
 #[derive(Debug)]
@@ -132,14 +141,23 @@ pub(super) async fn run(context: BrokerContext) {
     let mut client = ClusterClient::new(broker, bootstrap, listener, context.own.clone());
     client.set_access(access);
     let mut worker = BlockingWorker::new(());
+    let mut suspects = context.signals.suspects.subscribe();
+    let mut paths = Paths::new(&context);
+    // Whether a path that is cut has caused this round.
+    let mut early = false;
     loop {
         let started = Instant::now();
+        let known = suspects.borrow_and_update().clone();
         client.set_of_others(context.jvm.is_outranked());
+        if early {
+            paths.watch(&context, &client.cut()).await;
+        }
         let same = same_network(&context, &mut worker).await;
         let here = same == Ok(true);
         client.set_network(same);
         match client.probe().await {
-            Ok((probes, counts)) => {
+            Ok((mut probes, counts)) => {
+                paths.find(&context, &client.cut(), &mut probes.peers).await;
                 if let Some(took) = metadata_took(&probes) {
                     interval.spent(took);
                 }
@@ -165,7 +183,16 @@ pub(super) async fn run(context: BrokerContext) {
                 let counted = counts.as_ref().ok().filter(|counts| counts.partitions > 0);
                 let behind = counted.map(|counts| counts.not_in_isr_by_leader.clone());
                 context.signals.behind.send_replace(behind);
-                let checked = client.check(counts.as_ref().ok(), &probes.peers).await;
+                let follows = counted.map(|counts| Follows {
+                    by_leader: counts.followed_by_leader.clone(),
+                    read: context.clock.now(),
+                });
+                context.signals.follows.send_replace(follows);
+                let is_cut = probes.peers.iter().any(|peer| peer.cut.is_some());
+                let doubts = is_cut || !context.signals.doubts.borrow().is_empty();
+                let checked = client
+                    .check(counts.as_ref().ok(), doubts, &probes.peers)
+                    .await;
                 publish(Update::Counts(counts.map(Box::new))).await;
                 if let Some(checked) = checked {
                     publish(Update::Checked(Box::new(checked))).await;
@@ -175,6 +202,7 @@ pub(super) async fn run(context: BrokerContext) {
                 report_silence(&context, false);
                 context.signals.late.send_replace(false);
                 context.signals.behind.send_replace(None);
+                context.signals.follows.send_replace(None);
                 context
                     .signals
                     .way
@@ -184,8 +212,36 @@ pub(super) async fn run(context: BrokerContext) {
             }
         }
         let next = Instant::from(interval.next(started.into()));
-        tokio::join!(tokio::time::sleep_until(next), client.read_late(next));
+        let rests = async {
+            // Never two such rounds in a row.
+            let cut = client.rest(next).await && !early;
+            if !cut {
+                tokio::time::sleep_until(next).await;
+            }
+            cut
+        };
+        let stands = async {
+            new_suspects(&mut suspects, &known).await;
+            tokio::time::sleep_until(started + EARLIEST).await;
+        };
+        // An answer that is owed says the same as another request would. Late answers may be left at any byte.
+        tokio::select! {
+            cut = rests => early = cut,
+            () = stands, if !*context.signals.late.borrow() => early = false,
+        }
     }
+}
+
+/// Between two rounds, the newer of them because threads stand.
+const EARLIEST: Duration = Duration::from_secs(1);
+
+/// Waits until threads make no progress that are not `known` for it: whether the broker still answers is then to be seen at
+/// once.
+async fn new_suspects(suspects: &mut watch::Receiver<BTreeSet<u32>>, known: &BTreeSet<u32>) {
+    let is_thread = |id: &u32| ![SILENCE, LOGGED].contains(id);
+    let is_new = |id: &u32| is_thread(id) && !known.contains(id);
+    // Its sender is a part of the context.
+    let _ = suspects.wait_for(|all| all.iter().any(is_new)).await;
 }
 
 /// Whether the exporter and the broker share a loopback.
@@ -268,6 +324,8 @@ pub struct ClusterClient {
     unchecked: u32,
     door: Option<Door>,
     led: Led,
+    /// Also used where an answer is read.
+    whole: Arc<Mutex<Whole>>,
 }
 
 impl ClusterClient {
@@ -291,6 +349,7 @@ impl ClusterClient {
             unchecked: 0,
             door: None,
             led: Led::default(),
+            whole: Arc::default(),
         }
     }
 
@@ -387,6 +446,7 @@ impl ClusterClient {
             other.client.allow_loopback(!elsewhere);
         }
         let nth = self.led.turn();
+        let whole = Arc::clone(&self.whole);
         let own = async {
             let (probe, api) = first.probe(&name).await;
             if let Err(error) = api {
@@ -394,7 +454,9 @@ impl ClusterClient {
             }
             let read = move |metadata: Metadata<'_>| {
                 let led = nth.map(|nth| led(metadata.clone(), id, nth));
-                count(metadata, id, ClusterSource::Own, None).map(|counts| (counts, led))
+                let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+                let counts = count_after(metadata, id, ClusterSource::Own, None, &mut whole);
+                counts.map(|counts| (counts, led))
             };
             let asked = first.client.metadata(read).await;
             let error = asked.answer.as_ref().err();
@@ -459,11 +521,27 @@ impl ClusterClient {
         }
     }
 
-    /// Waits for owed answers until then, because a broker that answers late is slow and not silent.
-    pub async fn read_late(&mut self, until: Instant) {
-        let peers = self.peers.clients.values_mut();
-        let peers = join_all(peers.map(|client| client.read_late(until)));
-        tokio::join!(self.listeners.read_late(until), peers);
+    /// Waits for owed answers until then, because a broker that answers late is slow and not silent. Returns at once
+    /// whether the path to a peer is cut.
+    pub async fn rest(&mut self, until: Instant) -> bool {
+        /// Ends the wait for the others.
+        struct Cut;
+        let own = async {
+            self.listeners.read_late(until).await;
+            Ok(())
+        };
+        let peers = async {
+            match self.peers.rest(until).await {
+                true => Err(Cut),
+                false => Ok(()),
+            }
+        };
+        tokio::try_join!(own, peers).is_err()
+    }
+
+    /// Where the peers are to which the path is cut.
+    fn cut(&self) -> BTreeMap<i32, IpAddr> {
+        self.peers.cut()
     }
 }
 

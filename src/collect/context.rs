@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -14,10 +15,10 @@ use super::socket_tables::SocketTables;
 use super::zookeeper::ensembles::Ensembles;
 use crate::config::{BrokerSettings, Config};
 use crate::kafka::conn::OwnConnections;
-use crate::model::{Broker, Clock};
+use crate::model::{Broker, Clock, CollectorName, LogReport, Moment};
 use crate::sys::proc::ProcRoot;
 use crate::sys::schedstat::Allowance;
-use crate::threads::missing::Deaths;
+use crate::threads::missing::{Deaths, Follows};
 
 /// A usual dump takes some 10 ms.
 pub(super) const DUMP_PATIENCE: Duration = Duration::from_millis(200);
@@ -43,14 +44,18 @@ pub struct BrokerContext {
     pub kept_descriptors: Allowance,
     /// Takes the dumps.
     pub jvm: Arc<Jvm>,
+    /// How many brokers are watched.
+    pub brokers: Arc<AtomicUsize>,
     pub signals: Signals,
 }
 
 /// What the collectors of one broker hand to each other.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Signals {
     /// In how many ISRs of each leader the broker is missing; None while unknown.
     pub behind: watch::Sender<Option<Arc<BTreeMap<i32, u64>>>>,
+    /// How many partitions of each live leader the broker follows, and when that was read; None while unknown.
+    pub follows: watch::Sender<Option<Follows>>,
     /// Open fds as the collector `process` counts them, for that of the sockets.
     pub fds: watch::Sender<Option<u64>>,
     /// From the probes to the collector of the sockets: the broker answers late, or not at all.
@@ -62,8 +67,22 @@ pub struct Signals {
     /// From the progress collector, the probes and the log to the dumps: threads that make no progress or have ended, by
     /// the kernel's id; [`SILENCE`], [`LOGGED`].
     pub suspects: watch::Sender<BTreeSet<u32>>,
+    /// To the probes: the collectors by which the broker's view of the cluster may be old, so that a peer's is asked for.
+    pub doubts: watch::Sender<BTreeSet<CollectorName>>,
     /// From the progress collector and the log to the dumps: threads that have ended lately.
     pub deaths: watch::Sender<Deaths>,
+    /// From the log to the end of the process: when the newest run began, and what is known since.
+    pub log_read: watch::Sender<Option<(Moment, Arc<LogReport>)>>,
+}
+
+impl Signals {
+    /// Whether the collector has reason to doubt that the broker knows the state of its cluster.
+    pub(super) fn set_doubt(&self, collector: CollectorName, doubts: bool) {
+        self.doubts.send_if_modified(|all| match doubts {
+            true => all.insert(collector),
+            false => all.remove(&collector),
+        });
+    }
 }
 
 /// The broker's threads that belong to a pool, by the kernel's id as the JVM sees it (`nid`).
@@ -92,6 +111,7 @@ impl BrokerContext {
             clock: Clock::start(),
             kept_descriptors: Allowance::new(1),
             jvm: super::dump_service::DumpService::new("/proc").jvm(&broker),
+            brokers: Arc::new(AtomicUsize::new(1)),
             signals: Signals::default(),
             broker,
         };

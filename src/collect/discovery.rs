@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ends::last_readings;
 use super::frame::{Stamp, log_change, one_line};
 use super::snapshot_store::Update;
 use super::{exporter, memory_maps};
@@ -217,6 +218,8 @@ fn end(broker: &mut BrokerSnapshot, now: Moment) {
     };
     let mut ended = BrokerSnapshot::new(Arc::clone(&broker.broker), label);
     (ended.ended, ended.served) = (Some(now), broker.served || has_served(broker));
+    let last = broker.last.take();
+    ended.last = Some(last.unwrap_or_else(|| last_readings(broker, now)));
     for collector in broker.collectors.keys() {
         let status = CollectorStatus {
             success: Some(false),

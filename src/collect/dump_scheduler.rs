@@ -10,6 +10,10 @@ const FLOOR: Duration = Duration::from_secs(2);
 /// After the first dump that shows a deadlock, whatever the budget: what is deadlocked is stopped anyway, and a probe may
 /// restart the broker only when two dumps 10 s apart show the same.
 const CONFIRM: Duration = Duration::from_secs(11);
+/// After the first dump that lacks threads, and for so many dumps: absence counts once a second one shows it, and for a
+/// fetcher once Metadata read since then still demands it.
+const LACK: Duration = Duration::from_secs(5);
+const LACK_DUMPS: u32 = 4;
 /// Unused pauses of so long a time may be used later.
 const SAVED: Duration = Duration::from_secs(60);
 
@@ -32,6 +36,8 @@ pub struct DumpScheduler {
     unconfirmed: bool,
     /// The process was stopped, so that nothing was asked.
     stopped: bool,
+    /// How many of the last dumps in a row lacked threads that are not known as missing yet.
+    lacking: u32,
 }
 
 impl DumpScheduler {
@@ -47,6 +53,7 @@ impl DumpScheduler {
             deadlocked: false,
             unconfirmed: false,
             stopped: false,
+            lacking: 0,
         }
     }
 
@@ -87,6 +94,15 @@ impl DumpScheduler {
         }
     }
 
+    /// Records whether the last dump lacks threads whose absence another one is to confirm.
+    pub fn lacks(&mut self, some: bool) {
+        self.lacking = if some {
+            self.lacking.saturating_add(1)
+        } else {
+            0
+        };
+    }
+
     /// Charges a pause that a dump outside of this plan has caused.
     pub fn charge(&mut self, pause: Duration) {
         self.credit -= pause.as_secs_f64();
@@ -108,7 +124,13 @@ impl DumpScheduler {
         if self.unconfirmed {
             return Some(last + CONFIRM);
         }
-        let regular = last + self.interval.interval();
+        let interval = self.interval.interval();
+        let regular = last
+            + match self.lacking {
+                1 => interval.min(LACK),
+                2..=LACK_DUMPS => interval.min(FLOOR),
+                _ => interval,
+            };
         // A deadlock shows nothing new at once: it only draws in more threads.
         if suspects.is_empty() || self.deadlocked {
             return Some(regular.max(self.affordable()?));
@@ -226,6 +248,30 @@ mod tests {
             scheduler.due(&suspects(&[1, 2, 3])).unwrap() - start,
             INTERVAL
         );
+    }
+
+    #[test]
+    fn threads_that_a_dump_lacks_are_soon_checked_again_some_times() {
+        let start = Instant::now();
+        let mut scheduler = DumpScheduler::new(INTERVAL, CEILING);
+        let mut at = start;
+        let mut taken = Vec::new();
+        for _ in 0..7 {
+            scheduler.taken(
+                at,
+                Some(Duration::from_millis(2)),
+                &suspects(&[]),
+                Some(false),
+            );
+            scheduler.lacks(true);
+            taken.push((at - start).as_secs());
+            at = scheduler.due(&suspects(&[])).unwrap();
+        }
+        assert_eq!(taken, [0, 5, 7, 9, 11, 26, 41]);
+        scheduler.lacks(false);
+        scheduler.lacks(true);
+        let last = scheduler.last.unwrap();
+        assert_eq!(scheduler.due(&suspects(&[])).unwrap() - last, LACK);
     }
 
     #[test]

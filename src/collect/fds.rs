@@ -60,6 +60,7 @@ impl Collector for Fds {
 impl BlockingCollector for Fds {
     const RUNS_ON: RunsOn = RunsOn::OwnThread;
     const WAITS_FOR_DUMP: bool = true;
+    const CEILING_WHILE_SUSPECT: Option<f64> = Some(0.001);
 
     fn new(context: &BrokerContext) -> Fds {
         let is_on = context.config.collectors.is_on(CollectorName::Connections);

@@ -46,6 +46,9 @@ pub trait BlockingCollector: Collector + Send + Sized {
     /// Whether a run waits until a thread dump under way has ended: the JVM then holds an fd for our connection, which
     /// no count should show.
     const WAITS_FOR_DUMP: bool = false;
+    /// Under this ceiling it runs every second while the broker answers late, or threads make no progress. For one that runs
+    /// on a thread of its own.
+    const CEILING_WHILE_SUSPECT: Option<f64> = None;
 
     fn new(context: &BrokerContext) -> Self;
 
@@ -233,7 +236,10 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
     let name = context.broker.name();
     let mut interval = interval_of::<C>(&context);
     let mut worker = BlockingWorker::new(C::new(&context));
+    let mut hurried =
+        C::CEILING_WHILE_SUSPECT.map(|ceiling| AdaptiveInterval::new(HURRIED, ceiling));
     let mut start = Instant::now();
+    let mut last = start;
     loop {
         let read = match C::RUNS_ON {
             RunsOn::SharedThread => {
@@ -249,7 +255,12 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
                     .await
             }
             RunsOn::OwnThread => {
-                tokio::time::sleep_until(start.into()).await;
+                let sooner = hurried.as_ref().map(|hurried| hurried.next(last));
+                tokio::select! {
+                    () = tokio::time::sleep_until(start.into()) => {}
+                    () = suspected(&context, sooner.unwrap_or(start)), if sooner.is_some() => {}
+                }
+                start = start.min(Instant::now());
                 if C::WAITS_FOR_DUMP {
                     context.dump_ended().await;
                 }
@@ -260,14 +271,32 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
         let result = match read {
             Ok((result, measured)) => {
                 let cost = result.as_ref().map(|value| C::cost(value, measured));
-                interval.spent(cost.unwrap_or(measured));
+                let cost = cost.unwrap_or(measured);
+                interval.spent(cost);
+                hurried.iter_mut().for_each(|hurried| hurried.spent(cost));
                 result
             }
             Err(failure) => Err(failure),
         };
         publish::<C>(&context, result, interval.interval(), start.elapsed()).await;
+        last = start;
         start = interval.next(start);
     }
+}
+
+/// From one run to the next while the broker is suspect.
+const HURRIED: Duration = Duration::from_secs(1);
+
+/// Waits until the broker answers late, or threads make no progress, and then until this time.
+async fn suspected(context: &BrokerContext, soonest: Instant) {
+    let mut late = context.signals.late.subscribe();
+    let mut suspects = context.signals.suspects.subscribe();
+    // The senders are a part of the context.
+    tokio::select! {
+        _ = late.wait_for(|late| *late) => {}
+        _ = suspects.wait_for(|suspects| !suspects.is_empty()) => {}
+    }
+    tokio::time::sleep_until(soonest.into()).await;
 }
 
 /// Until the shared thread looks again whether a dump has ended.
@@ -334,9 +363,33 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::collect::fds::Fds;
     use crate::collect::process::Process;
     use crate::collect::snapshot_store::apply;
     use crate::model::{Broker, Snapshot};
+
+    #[tokio::test]
+    async fn a_rare_collector_runs_every_second_while_the_broker_is_late() {
+        let process = ProcessKey {
+            pid: std::process::id(),
+            start_ticks: 1,
+        };
+        let (context, mut received) = BrokerContext::of_test(Arc::new(Broker::unknown(process)));
+        let late = context.signals.late.clone();
+        let running = tokio::spawn(run::<Fds>(context));
+        received.recv().await.unwrap();
+        let second = Duration::from_millis(1500);
+        let none = tokio::time::timeout(second, received.recv()).await;
+        assert!(none.is_err(), "its interval is 30 s");
+        late.send_replace(true);
+        for _ in 0..2 {
+            tokio::time::timeout(2 * second, received.recv())
+                .await
+                .unwrap()
+                .unwrap();
+        }
+        running.abort();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_collector_that_panics_is_reported_and_started_again() {

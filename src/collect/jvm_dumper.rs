@@ -1,6 +1,8 @@
 //! Takes thread dumps and heap dumps of one JVM: each by a child process that attaches to the JVM and is ended at its
 //! deadline.
 
+mod signals;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use self::signals::Signals;
 use crate::model::room::Room;
 use crate::model::{Broker, Failure, Reason};
 use crate::sys::attach::ask::Ask;
@@ -21,11 +24,6 @@ const MAX_DUMP_BYTES: usize = 32 << 20;
 const GRACE: Duration = Duration::from_millis(500);
 /// For a dump with locks: the JVM walks a heap of some GB a second.
 pub(super) const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
-/// A JVM that took SIGQUIT and opened no socket may have printed a dump to its output instead.
-const SIGNAL_PAUSE: Duration = Duration::from_secs(600);
-/// A JVM whose listener died prints nothing: it only lacks the handle for a new socket.
-const REVIVAL_PAUSE: Duration = Duration::from_secs(60);
-
 /// The text of one dump as the JVM sent it.
 #[derive(Debug, Default)]
 pub struct RawDump {
@@ -55,7 +53,7 @@ pub struct JvmDumper {
     stuck: Option<Child>,
     /// The JVM's thread that served the last dump.
     listener: Option<u32>,
-    no_signal_until: Option<Instant>,
+    signals: Signals,
     failed_pause: Option<Duration>,
 }
 
@@ -69,7 +67,7 @@ impl JvmDumper {
         deadline: Duration,
     ) -> Self {
         let (exe, proc_root) = (exe.into(), proc_root.into());
-        let (stuck, listener, no_signal_until, failed_pause) = (None, None, None, None);
+        let (stuck, listener, failed_pause) = (None, None, None);
         JvmDumper {
             exe,
             proc_root,
@@ -77,7 +75,7 @@ impl JvmDumper {
             deadline,
             stuck,
             listener,
-            no_signal_until,
+            signals: Signals::default(),
             failed_pause,
         }
     }
@@ -186,9 +184,7 @@ impl JvmDumper {
             start_ticks: self.broker.process.start_ticks,
             deadline,
             max_bytes: MAX_DUMP_BYTES,
-            may_signal: self
-                .no_signal_until
-                .is_none_or(|until| Instant::now() >= until),
+            may_signal: self.signals.are_allowed(Instant::now()),
             listener: self.listener,
             ask,
         };
@@ -218,7 +214,7 @@ impl JvmDumper {
         self.end(child).await;
         if !matches!(output, Ok(Ok(_))) && request.may_signal {
             // It may have signalled.
-            self.no_signal_until = Some(Instant::now() + REVIVAL_PAUSE);
+            self.signals.perhaps_failed(Instant::now());
         }
         let (header, bytes, room) = output
             .map_err(|_| match waits_for_room {
@@ -245,17 +241,17 @@ impl JvmDumper {
                 pause,
             } => {
                 self.failed_pause = pause;
+                let now = Instant::now();
                 if header.signalled {
-                    let pause = if reason == Reason::ListenerDead {
-                        REVIVAL_PAUSE
-                    } else {
-                        SIGNAL_PAUSE
-                    };
-                    self.no_signal_until = Some(Instant::now() + pause);
+                    self.signals.failed(reason, now);
                 }
-                Err(Failure::new(reason, message))
+                let next = self.signals.text(now);
+                Err(Failure::new(reason, format!("{message}{next}")))
             }
-            outcome => Ok((outcome, bytes, room)),
+            outcome => {
+                self.signals.succeeded();
+                Ok((outcome, bytes, room))
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use super::context::BrokerContext;
 use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process, unreadable};
 use crate::model::{Broker, BrokerSnapshot, CollectorName, Failure, LogDirSpace, Reason};
+use crate::sys::plain::FileError;
 use crate::sys::proc::ProcRoot;
 use crate::sys::rooted::Rooted;
 
@@ -57,25 +58,10 @@ impl BlockingCollector for LogDirs {
 
 /// Reads once. Can block for as long as a sick disk does.
 pub fn read(proc: &ProcRoot, broker: &Broker) -> Result<Spaces, Failure> {
-    let mut spaces = Vec::new();
-    let mut unknown = None;
-    match Rooted::of_process(proc, broker.process.pid) {
-        Ok(root) => {
-            for dir in &broker.log_dirs {
-                match root.space(dir) {
-                    Ok((free_bytes, total_bytes)) => {
-                        spaces.push(LogDirSpace {
-                            dir: dir.clone(),
-                            free_bytes,
-                            total_bytes,
-                        });
-                    }
-                    Err(error) => drop(unknown.get_or_insert(error)),
-                }
-            }
-        }
-        Err(error) => unknown = Some(error),
-    }
+    let (spaces, unknown) = match Rooted::of_process(proc, broker.process.pid) {
+        Ok(root) => spaces(&root, broker),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     same_process(proc, broker.process).map_err(|error| failure(broker, &error))?;
     let unknown = unknown.map(|error| unreadable(broker, &error));
     let none = || {
@@ -85,6 +71,22 @@ pub fn read(proc: &ProcRoot, broker: &Broker) -> Result<Spaces, Failure> {
     };
     let unknown = unknown.or_else(|| broker.log_dirs.is_empty().then(none));
     Ok((spaces, unknown))
+}
+
+/// The log dirs below the root of the broker's process, and the first error.
+pub(super) fn spaces(root: &Rooted, broker: &Broker) -> (Vec<LogDirSpace>, Option<FileError>) {
+    let (mut spaces, mut unknown) = (Vec::new(), None);
+    for dir in &broker.log_dirs {
+        match root.space(dir) {
+            Ok((free_bytes, total_bytes)) => spaces.push(LogDirSpace {
+                dir: dir.clone(),
+                free_bytes,
+                total_bytes,
+            }),
+            Err(error) => drop(unknown.get_or_insert(error)),
+        }
+    }
+    (spaces, unknown)
 }
 
 #[cfg(test)]

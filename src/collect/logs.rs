@@ -23,10 +23,10 @@ use crate::model::{
     Broker, BrokerSnapshot, Clock, CollectorName, Failure, LogLine, LogReport, LogSignatureCount,
     Moment, Reason, Severity, text, visible,
 };
-use crate::sys::proc::ProcRoot;
+use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::rights::FileRights;
 use crate::sys::rooted::Rooted;
-use crate::threads::log_signatures::{Found, LogMatcher, OwnSignature};
+use crate::threads::log_signatures::{BuildError, Found, LogMatcher, OwnSignature};
 use crate::threads::missing::Deaths;
 use crate::threads::pools::Pool;
 
@@ -59,6 +59,7 @@ pub struct Logs {
     own: Vec<OwnSignature>,
     suspects: watch::Sender<BTreeSet<u32>>,
     deaths: watch::Sender<Deaths>,
+    newest: watch::Sender<Option<(Moment, Arc<LogReport>)>>,
     following: Option<Following>,
     /// Its counts stay when the files are found again.
     report: Arc<LogReport>,
@@ -113,6 +114,7 @@ impl BlockingCollector for Logs {
             own: context.config.log_signatures.clone(),
             suspects: context.signals.suspects.clone(),
             deaths: context.signals.deaths.clone(),
+            newest: context.signals.log_read.clone(),
             ..Logs::of(&context.proc, &context.broker, context.clock)
         }
     }
@@ -150,6 +152,7 @@ impl Logs {
             own: Vec::new(),
             suspects: watch::Sender::default(),
             deaths: watch::Sender::default(),
+            newest: watch::Sender::default(),
             following: None,
             report: Arc::default(),
             died: None,
@@ -167,7 +170,9 @@ impl Logs {
             false => Vec::new(),
         };
         self.report_deaths(died, now);
-        Ok(Update::Read(Arc::clone(&self.report)))
+        let report = Arc::clone(&self.report);
+        self.newest.send_replace(Some((now, Arc::clone(&report))));
+        Ok(Update::Read(report))
     }
 
     fn has_news(&self) -> io::Result<bool> {
@@ -244,7 +249,11 @@ impl Logs {
         }
         let broker = &self.broker;
         let destination = find(&self.proc, broker);
-        same_process(&self.proc, broker.process).map_err(|error| failure(broker, &error))?;
+        match same_process(&self.proc, broker.process) {
+            // What it wrote last is read from the files that are open here.
+            Err(ProcError::Gone { .. }) if self.following.is_some() => return Ok(None),
+            same => same.map_err(|error| failure(broker, &error))?,
+        };
         let files = match destination.map_err(|error| failure(broker, &error))? {
             Destination::Files(files) => files,
             Destination::Output(output) => {
@@ -375,7 +384,7 @@ impl Following {
 }
 
 /// The matcher of these signatures, which all brokers share.
-fn matcher(own: &[OwnSignature]) -> Result<Arc<LogMatcher>, regex::Error> {
+fn matcher(own: &[OwnSignature]) -> Result<Arc<LogMatcher>, BuildError> {
     type Newest = Option<(Vec<OwnSignature>, Arc<LogMatcher>)>;
     static NEWEST: Mutex<Newest> = Mutex::new(None);
     let mut newest = NEWEST.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::BrokerContext;
+use super::context::{BrokerContext, Signals};
 use super::dump_service::Jvm;
 use super::frame::{self, BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process, unreadable};
@@ -30,6 +30,8 @@ use follow::{FollowError, Follower, Progress};
 const FOLDER: &str = "__cluster_metadata-0";
 /// After so long without a record it is asked whether the process is still there.
 const SILENT: Duration = Duration::from_secs(2);
+/// After so long without a record that is due, a peer is asked whether the cluster has moved on.
+const DOUBTED: Duration = Duration::from_secs(3);
 /// After a failure to find or open a file, and after one that a long read may have come before, in milliseconds.
 const PAUSE: u64 = 5_000;
 const LONG_PAUSE: u64 = 60_000;
@@ -46,6 +48,7 @@ pub struct MetadataLogs {
     clock: Clock,
     /// Says whether another user's nodes come first.
     jvm: Option<Arc<Jvm>>,
+    signals: Signals,
     following: Option<Following>,
     /// How many of the first runs are left that do not count against the ceiling.
     free_runs: u32,
@@ -141,6 +144,7 @@ impl BlockingCollector for MetadataLogs {
     fn new(context: &BrokerContext) -> MetadataLogs {
         MetadataLogs {
             jvm: Some(Arc::clone(&context.jvm)),
+            signals: context.signals.clone(),
             ..MetadataLogs::of(&context.proc, &context.broker, context.clock)
         }
     }
@@ -187,6 +191,7 @@ impl MetadataLogs {
             broker: Arc::clone(broker),
             clock,
             jvm: None,
+            signals: Signals::default(),
             following: None,
             free_runs: FREE_RUNS,
             failed: None,
@@ -200,6 +205,9 @@ impl MetadataLogs {
         };
         let of_others = self.jvm.as_ref().is_some_and(|jvm| jvm.is_outranked());
         let update = following.run(&self.broker, now, of_others)?;
+        let is_late = |log: &MetadataLog| log.pulse.is_some() && now.since(log.arrived) >= DOUBTED;
+        let doubts = matches!(&update, Update::Read(log) if is_late(log));
+        self.signals.set_doubt(CollectorName::MetadataLog, doubts);
         // A node that has ended writes nothing, and its files must not stay open. While it runs, something comes twice a
         // second.
         if now.since(following.known.arrived) > SILENT {

@@ -12,6 +12,7 @@ pub mod context;
 pub mod discovery;
 pub mod dump_scheduler;
 pub mod dump_service;
+mod ends;
 pub mod exporter;
 pub mod fds;
 pub mod frame;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use self::pools::{PoolSample, PoolTimes, Pools};
@@ -15,7 +16,8 @@ use super::context::{BrokerContext, LOGGED, Names, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::process::failure;
 use crate::model::{
-    Broker, BrokerSnapshot, Clock, CollectorName, Failure, Moment, ProgressReport, Reason, Suspect,
+    Broker, BrokerSnapshot, Clock, CollectorName, DiskWait, Failure, Moment, ProgressReport,
+    Reason, Suspect,
 };
 use crate::sys::blocking_worker::{BlockingWorker, measured};
 use crate::sys::perf_data::PerfFile;
@@ -23,8 +25,12 @@ use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::process::PinnedProcess;
 use crate::sys::schedstat::{Allowance, Counts, Tasks};
 use crate::threads::pools::Pool;
-use crate::threads::progress::{ProgressDetector, Sample, is_clock, must_move, shows_rhythm};
+use crate::threads::progress::{
+    ProgressDetector, Sample, is_clock, must_move, shows_rhythm, uses_disks,
+};
 
+/// Share of a core that the passes of all brokers may take together, as long as none has a thread that makes no progress.
+const CEILING_OF_ALL: f64 = 0.003;
 /// A report without news is published so often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Between two scans for threads that started or ended where their number is the same.
@@ -100,6 +106,7 @@ pub(super) async fn run(context: BrokerContext) {
     let mut worker = BlockingWorker::new(Passes {
         collector,
         interval: interval.clone(),
+        brokers: Arc::clone(&context.brokers),
         suspects: BTreeSet::new(),
         ended: Ended::default(),
         report_due: None,
@@ -181,6 +188,8 @@ fn report_suspects(context: &BrokerContext, report: &Report) {
 struct Passes {
     collector: ProgressCollector,
     interval: AdaptiveInterval,
+    /// How many are watched.
+    brokers: Arc<AtomicUsize>,
     suspects: BTreeSet<u32>,
     ended: Ended,
     /// When a report without news is due.
@@ -239,6 +248,16 @@ impl Report {
     }
 }
 
+/// What the passes of one broker may take, where so many are watched.
+fn ceiling(brokers: usize, suspected: bool) -> f64 {
+    let each = Progress::DESCRIPTION.ceiling;
+    if suspected {
+        each
+    } else {
+        each.min(CEILING_OF_ALL / brokers.max(1) as f64)
+    }
+}
+
 impl Passes {
     /// Runs one pass, and breaks where the suspects have changed or a report is due.
     fn pass(
@@ -250,6 +269,9 @@ impl Passes {
         let of_dump = names.clone();
         let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
         self.interval.spent(cost);
+        let brokers = self.brokers.load(Ordering::Relaxed);
+        let ceiling = ceiling(brokers, !self.suspects.is_empty());
+        self.interval.set_ceiling(ceiling);
         self.pauses = pass.pauses.or(self.pauses.take());
         self.pools = pass.pools.or(self.pools.take());
         let reported = pass.progress.iter().flat_map(|report| &report.suspects);
@@ -438,15 +460,13 @@ impl ProgressCollector {
         for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
-        let suspects = self
-            .detector
-            .suspects(&states)
-            .into_iter()
-            .map(|(thread_id, pool)| Suspect {
-                thread_id,
-                thread: self.name(&tasks, thread_id),
-                pool: pool.name().to_owned(),
-            });
+        let suspects = self.detector.suspects(&states);
+        let suspects = suspects.into_iter().map(|(thread_id, pool)| Suspect {
+            thread_id,
+            thread: self.name(&tasks, thread_id),
+            pool: pool.name().to_owned(),
+            disk_wait: self.disk_wait(&tasks, thread_id),
+        });
         let report = ProgressReport {
             suspects: suspects.collect(),
             threads: samples.len() as u64,
@@ -498,6 +518,17 @@ impl ProgressCollector {
             .map_or_else(|| task.name.clone(), |name| name.to_string())
     }
 
+    fn disk_wait(&self, tasks: &Tasks, thread: u32) -> Option<DiskWait> {
+        let since = self.detector.in_kernel_since(thread)?;
+        let call = tasks.kernel_call(thread);
+        Some(DiskWait {
+            since,
+            is_file_call: call.as_ref().is_some_and(|call| call.is_file_call),
+            file: call.as_ref().and_then(|call| call.file.clone()),
+            call: call.map(|call| call.name),
+        })
+    }
+
     fn nothing_to_follow(&self) -> Failure {
         let pid = self.broker.process.pid;
         let message = format!(
@@ -508,10 +539,10 @@ impl ProgressCollector {
     }
 }
 
-/// Whether threads of a pool are read in each pass: those whose progress can be evaluated, and the reapers, which show whether the JVM
-/// runs.
+/// Whether threads of a pool are read in each pass: those whose progress can be evaluated, those that use disks, and the
+/// reapers, which show whether the JVM runs.
 fn is_followed(pool: Pool) -> bool {
-    must_move(pool) || shows_rhythm(pool) || is_clock(pool)
+    uses_disks(pool) || shows_rhythm(pool) || is_clock(pool)
 }
 
 /// Reads how long the JVM has been stopped at safepoints.

@@ -5,7 +5,7 @@
 //! but ESTABLISHED; `connections`, in [`super::fds`], the rest. Both readings block and end at their time limit: a list
 //! of 50,000 sockets takes some 40 ms.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ pub struct Sockets {
     diag_refused: Option<Instant>,
     /// Whether the network namespace of this process is ours, and when that was looked up.
     ours: Option<(u32, bool, Instant)>,
+    /// Whether packets that have arrived are counted.
+    counts_segments: bool,
     /// Whether it has returned a socket: kernels of the 3.x line return an empty list if the module for TCP is missing.
     diag_proven: bool,
 }
@@ -59,9 +61,33 @@ impl Sockets {
             buffer: Vec::new(),
             diag_refused: None,
             ours: None,
+            counts_segments: false,
             diag_proven: false,
         }
     }
+
+    /// The connections of these addresses with this host, those that are not complete too, with the packets that have
+    /// arrived on each. The first [`Sockets::MOST_WITH`] only.
+    pub(super) fn with(
+        &mut self,
+        broker: &Broker,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<Vec<TcpSocket>, Failure> {
+        use TcpState::{CloseWait, Established, SynRecv};
+        let deadline = Instant::now() + self.time_limit;
+        let states = States::of(&[Established, SynRecv, CloseWait]);
+        self.counts_segments = true;
+        let fold = |found: &mut Vec<TcpSocket>, socket: &TcpSocket| {
+            if found.len() < Self::MOST_WITH && addresses.contains(&socket.remote.ip()) {
+                found.push(*socket);
+            }
+        };
+        let read = self.read(broker, states, None, deadline, Vec::new, fold);
+        self.counts_segments = false;
+        read.map(|(found, _)| found)
+    }
+
+    const MOST_WITH: usize = 1024;
 
     /// What reaches one broker's listeners, see `Sockets::count`.
     pub fn pulse(
@@ -239,7 +265,7 @@ impl Sockets {
             self.read(broker, States::ALL, None, deadline, fresh, |(text, count), socket| {
                 *count += 1;
                 if *count <= most {
-                    let TcpSocket { state, local, remote, receive_queue, send_queue, inode, uid } = socket;
+                    let TcpSocket { state, local, remote, receive_queue, send_queue, inode, uid, .. } = socket;
                     let peer = remote.to_string();
                     // Of a listener any peer, of which `ss` says so.
                     let peer = peer.strip_suffix(":0").map_or(peer.clone(), |host| format!("{host}:*"));
@@ -289,10 +315,13 @@ impl Sockets {
             loop {
                 let mut sum = fresh();
                 let proven = &mut self.diag_proven;
-                let dumped = sock_diag::dump(states, ports, &mut self.buffer, deadline, |socket| {
+                let segments = self.counts_segments;
+                let each = |socket: &TcpSocket| {
                     *proven = true;
                     fold(&mut sum, socket);
-                });
+                };
+                let buffer = &mut self.buffer;
+                let dumped = sock_diag::dump(states, ports, segments, buffer, deadline, each);
                 match dumped {
                     Ok(()) if self.diag_proven => return Ok((sum, Source::SockDiag)),
                     Ok(()) => break,

@@ -1,10 +1,14 @@
 //! Finds the brokers of this host, and keeps the collectors of each one running while its process lives.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -12,6 +16,7 @@ use super::adaptive_interval::AdaptiveInterval;
 use super::context::{BrokerContext, Signals};
 use super::discovery::{self, Scan};
 use super::dump_service::DumpService;
+use super::ends::{self, End};
 use super::groups::debts::Debts;
 use super::snapshot_store::{self, Update};
 use super::socket_tables::SocketTables;
@@ -28,6 +33,8 @@ use crate::sys::schedstat::Allowance;
 /// Share of one core that discovery may cost.
 const DISCOVERY_CEILING: f64 = 0.001;
 const DISCOVERY_DEADLINE: Duration = Duration::from_secs(4);
+/// Between two runs that the ends of processes cause.
+const BETWEEN_ENDS: Duration = Duration::from_secs(1);
 /// Ids of which there is a warning.
 const MOST_SHOWN: usize = 8;
 /// Updates on their way to the store; a full queue slows the collectors down, never a scrape.
@@ -111,6 +118,8 @@ struct Running {
     broker: Arc<Broker>,
     /// The entry of the config file that is about it.
     entry: Option<usize>,
+    /// None where only discovery notices its end, and once the kernel has reported it.
+    end: Option<End>,
     _tasks: JoinSet<()>,
 }
 
@@ -137,6 +146,7 @@ async fn discover(
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
     let mut running: HashMap<ProcessKey, Running> = HashMap::new();
+    let watched = Arc::new(AtomicUsize::new(0));
     loop {
         let started = Instant::now();
         let (root, settings) = (proc.clone(), Arc::clone(&config));
@@ -169,6 +179,7 @@ async fn discover(
             let runs = |process| alive.iter().any(|(broker, _)| broker.process == process);
             running.retain(|process, _| runs(*process));
             dumps.keep_only(runs);
+            watched.store(alive.len(), Ordering::Relaxed);
             debts.keep_only(runs);
             for (broker, label) in alive {
                 let jvm = dumps.jvm(&broker);
@@ -197,21 +208,51 @@ async fn discover(
                     clock,
                     kept_descriptors: kept_descriptors.clone(),
                     jvm,
+                    brokers: Arc::clone(&watched),
                     signals: Signals::default(),
                 };
+                let (root, process) = (proc.clone(), broker.process);
+                let hold = move |_: &mut Discovery| ends::hold(&root, process);
+                let held = worker.run(DISCOVERY_DEADLINE, "discovery", hold).await;
                 let tasks = start(&context);
+                let end = held.ok().and_then(|(held, _)| End::of(held?, context));
                 running.insert(
-                    broker.process,
+                    process,
                     Running {
                         broker,
                         entry,
+                        end,
                         _tasks: tasks,
                     },
                 );
             }
         }
-        tokio::time::sleep_until(interval.next(started).into()).await;
+        let next = interval.next(started);
+        tokio::select! {
+            () = tokio::time::sleep_until(next.into()) => {}
+            ended = ended(&mut running) => {
+                join_all(ended.iter().map(End::take_last_readings)).await;
+                // Processes that end one after the other must not make discovery expensive.
+                tokio::time::sleep_until(next.min(started + BETWEEN_ENDS).into()).await;
+            }
+        }
     }
+}
+
+/// Waits until the kernel reports the end of a process, and returns those that have ended.
+async fn ended(running: &mut HashMap<ProcessKey, Running>) -> Vec<End> {
+    poll_fn(|context| {
+        let mut ended = Vec::new();
+        for running in running.values_mut() {
+            let is_over = |end: &mut End| end.poll(context).is_ready();
+            ended.extend(running.end.take_if(is_over));
+        }
+        match ended.is_empty() {
+            true => Poll::Pending,
+            false => Poll::Ready(ended),
+        }
+    })
+    .await
 }
 
 fn is_meant(settings: &BrokerSettings, pid: Option<u32>, broker: &Broker) -> bool {

@@ -19,9 +19,9 @@ use crate::threads::known_issues::exposure::may_have;
 use crate::threads::known_issues::{each_once, matching};
 use crate::threads::likely::LikelyDetector;
 use crate::threads::loops::LoopDetector;
-use crate::threads::missing::{Deaths, ThreadInventory};
+use crate::threads::missing::{Deaths, Follows, ThreadInventory};
 use crate::threads::pools::Pool;
-use crate::threads::stalls::StallDetector;
+use crate::threads::stalls::{StallDetector, file_calls, standing};
 use crate::threads::wait_graph::{Owners, WaitGraph, is_exclusive_lock};
 
 /// Takes and reads the dumps of one broker, see [`DumpScheduler`] for when.
@@ -161,6 +161,9 @@ pub(super) async fn run(context: BrokerContext) {
             Err(failure) if failure.reason == Reason::Stopped => scheduler.stopped(started),
             _ => scheduler.taken(started, pause, &suspects, deadlocked),
         }
+        if let Ok(report) = &report {
+            scheduler.lacks(report.lacks_some);
+        }
         tracing::debug!(broker = %name, ?took, ?pause, suspects = suspects.len(), ?deadlocked, "thread dump");
         frame::publish::<Threads>(&context, report, scheduler.interval(), took).await;
         // What is suspected and what other dumps cost may change while this waits, and with it when the next is due.
@@ -190,9 +193,10 @@ async fn read_dump(
     let name = context.broker.name();
     let (behind, now) = (context.signals.behind.borrow().clone(), context.clock.now());
     let deaths = context.signals.deaths.borrow().clone();
+    let follows = context.signals.follows.borrow().clone();
     let read = move |history: &mut ThreadHistory| {
         thread_dump::make_utf8(&mut dump.bytes);
-        history.deaths = deaths;
+        (history.deaths, history.follows) = (deaths, follows);
         report(&dump, history, behind.as_deref(), now)
     };
     worker.set_of_others(context.jvm.is_outranked());
@@ -220,6 +224,8 @@ pub struct ThreadHistory {
     owners: Owners,
     /// Threads that have ended lately.
     deaths: Deaths,
+    /// Whom the broker follows, where known.
+    follows: Option<Follows>,
     likely: LikelyDetector,
 }
 
@@ -273,10 +279,17 @@ pub fn report(
         likely_deadlocks: history.likely.observe(&graph, now),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
-        missing: history
-            .inventory
-            .observe(newest, behind, &history.deaths, now),
+        standing: standing(newest, &graph, now),
+        missing: history.inventory.observe(
+            newest,
+            behind,
+            history.follows.as_ref(),
+            &history.deaths,
+            now,
+        ),
+        lacks_some: history.inventory.lacks_some(),
         loops: history.loops.observe(newest, now),
+        file_calls: file_calls(newest),
         duration: dump.duration,
         bytes: dump.bytes.len() as u64,
     };

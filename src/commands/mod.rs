@@ -6,6 +6,7 @@ pub mod analyze;
 pub mod bundle;
 pub mod check;
 pub mod evaluation;
+pub mod install;
 pub mod live;
 mod log;
 mod reload;

@@ -158,7 +158,7 @@ catalogue! {
     LOG_SIGNATURES = ("kafka_vitals_log_signatures_total", ["broker", "signature", "severity"],
         "Lines of the broker's own log that have the signature, since the exporter follows it; docs/log-signatures.md says what each means. A line and the exception below it count once. Absent while the log is not followed.");
     LOG_SKIPPED = ("kafka_vitals_log_skipped_bytes_total", ["broker"],
-        "Bytes of the broker's log that were not read, because it grew by more than 64 MiB beyond what was read.");
+        "Bytes of the broker's log that were not read, because it grew by more than 64 MiB beyond what was read, or of which a rotated file was compressed before it was read (its compressed size).");
     BUNDLES = ("kafka_vitals_evidence_bundles_total", ["broker"],
         "Bundles of evidence saved for this broker since the exporter started; absent for a broker that was never gray (alive, not working).");
     COLLECTOR_SUCCESS = ("kafka_vitals_collector_success", ["broker", "collector"],

@@ -225,8 +225,11 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
             FindingId::JvmDeadlock,
             FindingId::LockCycle,
             FindingId::StalledPool,
+            FindingId::DiskHung,
             FindingId::JvmPaused,
+            FindingId::PartialStall,
             FindingId::LikelyDeadlock,
+            FindingId::EndlessLoop,
             FindingId::MissingThread,
         ],
     )

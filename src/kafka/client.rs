@@ -6,6 +6,7 @@
 
 mod connect;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,16 @@ pub struct Client {
     offered: Option<ApiVersions>,
     /// How long an answer was owed on a connection that has ended.
     abandoned: Option<Duration>,
+    path: Path,
+}
+
+/// What is known of the path to the broker.
+#[derive(Debug, Clone, Copy, Default)]
+struct Path {
+    /// The last connection ended because its packets were not acknowledged, and none was made since.
+    is_cut: bool,
+    /// Where the newest connection led.
+    remote: Option<IpAddr>,
 }
 
 impl Client {
@@ -105,6 +116,7 @@ impl Client {
             late: None,
             offered: None,
             abandoned: None,
+            path: Path::default(),
         }
     }
 
@@ -150,6 +162,23 @@ impl Client {
     /// Sets whether the next connection may lead to the exporter's own loopback.
     pub fn allow_loopback(&mut self, allowed: bool) {
         self.loopback = allowed;
+    }
+
+    /// Makes the kernel watch the path on later connections, so that a cut is found within 2 s and is never taken for a
+    /// broker that hangs.
+    pub fn watch_path(&mut self) {
+        self.dialer.watches_path = true;
+    }
+
+    /// Whether the path is cut, or was when it was last tried.
+    pub fn is_path_cut(&self) -> bool {
+        let ended = self.kept.as_ref().is_some_and(|kept| kept.conn.is_lost());
+        ended || self.path.is_cut
+    }
+
+    /// The address that the newest connection led to.
+    pub fn remote(&self) -> Option<IpAddr> {
+        self.path.remote
     }
 
     /// Whether the broker has not answered the newest request on the kept connection.
@@ -207,6 +236,14 @@ impl Client {
     pub async fn read_late(&mut self, until: Instant) {
         if let Some(kept) = &mut self.kept {
             kept.conn.read_late(until).await;
+        }
+    }
+
+    /// As [`Client::read_late`], and returns at once whether the path is cut.
+    pub async fn rest(&mut self, until: Instant) -> bool {
+        match &mut self.kept {
+            Some(kept) => kept.conn.rest(until).await,
+            None => false,
         }
     }
 
@@ -313,6 +350,13 @@ impl Client {
             self.end(kept);
             answer = self.attempt(question, deadline, &mut started).await;
         }
+        if let Err(ClientError::Conn(ConnError::Unacknowledged { .. })) = &answer {
+            // A new connection shows whether the path is still cut, and costs a broker that is out of reach nothing.
+            self.path.is_cut = true;
+            let kept = self.kept.take();
+            self.end(kept);
+            answer = self.attempt(question, deadline, &mut started).await;
+        }
         let spoke_tls = self.tls.certificate_end.is_some();
         answer = answer.map_err(|error| match error {
             ClientError::Conn(ConnError::OfTls {
@@ -321,6 +365,9 @@ impl Client {
             }) if spoke_tls => {
                 let request = question.name;
                 ConnError::Closed { address, request }.into()
+            }
+            ClientError::Conn(ConnError::ConnectTimeout { address, .. }) if self.path.is_cut => {
+                ConnError::Unacknowledged { address }.into()
             }
             other => other,
         });
@@ -401,9 +448,11 @@ impl Client {
             .as_ref()
             .map_or(0, |failed| failed.in_a_row)
             .saturating_add(1);
-        // Refusing costs the broker nothing, because the kernel does it, and a broker that starts is then found soon.
+        // Refusing costs the broker nothing, because the kernel does it, and a broker that starts is then found soon. So is
+        // one whose path is mended.
         let wait = match error {
             ClientError::Conn(ConnError::Refused { .. }) => self.timing.retry_first,
+            ClientError::Conn(_) if self.path.is_cut => self.timing.retry_first,
             ClientError::Conn(ConnError::OfTls { problem, .. })
                 if !matches!(problem, TlsProblem::ClosedAtOnce | TlsProblem::Closed) =>
             {

@@ -7,11 +7,12 @@ mod trusted;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, RangeInclusive};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::net::sockopt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -30,6 +31,12 @@ const CHUNK: usize = 64 * 1024;
 const GROWTH: usize = 1024 * 1024;
 /// Length and correlation id: what is kept of an answer that comes too late.
 const HEADER: usize = 8;
+
+/// On a watched path an idle connection sends a keep-alive each second.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// And the kernel ends it when nothing was acknowledged for so long: sooner than a request gives up, so that a broker that
+/// hangs and a path that is cut are never confused.
+const UNACKNOWLEDGED: Duration = Duration::from_millis(1200);
 
 #[derive(Debug)]
 struct Outstanding {
@@ -61,6 +68,10 @@ pub struct Conn {
     /// None without TLS.
     trust: Option<Trust>,
     address: String,
+    /// The address that it leads to.
+    remote: Option<IpAddr>,
+    /// Whether the kernel has ended it because packets were not acknowledged.
+    lost: bool,
     /// Whether it has carried an answer.
     answered: bool,
     correlation: i32,
@@ -104,6 +115,9 @@ impl Conn {
     ) -> Result<Conn, ConnError> {
         let resolved = dialer.resolver.resolve(address);
         let mut conn = Conn::connect_to(address, resolved, within, &dialer.own, loopback).await?;
+        if dialer.watches_path {
+            conn.watch_path()?;
+        }
         if let Some(tls) = tls {
             conn.begin(tls);
         }
@@ -148,9 +162,11 @@ impl Conn {
             Err(source) => return Err(ConnError::Connect { address, source }),
         }
         Ok(Conn {
+            remote: stream.peer_addr().ok().map(|to| to.ip().to_canonical()),
             stream: Transport::Plain(stream),
             trust: None,
             address,
+            lost: false,
             answered: false,
             correlation: 0,
             outstanding: None,
@@ -161,6 +177,32 @@ impl Conn {
             waits_for_room: false,
             passed: 0,
         })
+    }
+
+    /// Makes the kernel end the connection when its packets are not acknowledged, also while nothing is asked. A process
+    /// that hangs, or is stopped, has a kernel that acknowledges.
+    fn watch_path(&self) -> Result<(), ConnError> {
+        let Some(socket) = self.stream.socket() else {
+            return Ok(());
+        };
+        let millis = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+        let set = sockopt::set_socket_keepalive(socket, true)
+            .and_then(|()| sockopt::set_tcp_keepidle(socket, KEEP_ALIVE))
+            .and_then(|()| sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE))
+            .and_then(|()| sockopt::set_tcp_user_timeout(socket, millis));
+        set.map_err(|errno| ConnError::Connect {
+            address: self.address.clone(),
+            source: errno.into(),
+        })
+    }
+
+    /// Whether the kernel has ended it because packets were not acknowledged.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    pub(super) fn remote(&self) -> Option<IpAddr> {
+        self.remote
     }
 
     fn begin(&mut self, tls: &Tls) {
@@ -269,6 +311,30 @@ impl Conn {
         let _ = timeout_at(until, self.receive()).await;
     }
 
+    /// As [`Conn::read_late`], and returns at once whether the kernel ends the connection because packets are not
+    /// acknowledged.
+    pub async fn rest(&mut self, until: Instant) -> bool {
+        self.read_late(until).await;
+        if !self.lost {
+            // Where it does not end, the time does.
+            let _ = timeout_at(until, self.ends_unacknowledged()).await;
+        }
+        self.lost
+    }
+
+    async fn ends_unacknowledged(&mut self) {
+        if let Some(socket) = self.stream.socket()
+            && socket.ready(Interest::ERROR).await.is_ok()
+            && let Ok(Some(error)) = socket.take_error()
+        {
+            // The kernel says so once.
+            self.lost = is_unacknowledged(&error);
+        }
+        if !self.lost {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Keeps nothing of the owed answer but its header.
     fn give_up(&mut self) {
         if let Some(outstanding) = &mut self.outstanding {
@@ -320,6 +386,16 @@ impl Conn {
     /// Continues to send and read where the last call stopped, until the whole answer has arrived, and returns how long
     /// that took. It may be dropped at any await and called again.
     async fn receive(&mut self) -> Result<Duration, ConnError> {
+        if self.lost {
+            let address = self.address.clone();
+            return Err(ConnError::Unacknowledged { address });
+        }
+        let received = self.exchange().await;
+        self.lost = matches!(received, Err(ConnError::Unacknowledged { .. }));
+        received
+    }
+
+    async fn exchange(&mut self) -> Result<Duration, ConnError> {
         let Some(Outstanding {
             request,
             correlation,
@@ -343,6 +419,9 @@ impl Conn {
         self.stream.ready().await.map_err(of_tls)?;
         let failing = self.stream.failing(self.answered);
         let failed = |source: io::Error| match failing.problem(&source) {
+            _ if is_unacknowledged(&source) => ConnError::Unacknowledged {
+                address: address.clone(),
+            },
             Some(problem) => of_tls(problem),
             None if is_end(&source) => ConnError::Closed {
                 address: address.clone(),
@@ -466,6 +545,15 @@ fn is_end(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         E::ConnectionReset | E::BrokenPipe | E::UnexpectedEof
+    )
+}
+
+/// Whether the kernel gave the connection up because packets were not acknowledged; routers may have said why.
+fn is_unacknowledged(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(
+        error.kind(),
+        E::TimedOut | E::HostUnreachable | E::NetworkUnreachable
     )
 }
 

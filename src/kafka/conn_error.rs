@@ -26,6 +26,10 @@ pub enum ConnError {
         "{address} leads to a loopback address, which is not the broker's, because it runs in another network namespace (a container): name an address that reaches it from the exporter as `brokers[].bootstrap` in the config file"
     )]
     Loopback { address: String },
+    #[error(
+        "packets to {address} are not acknowledged: the path to it or back is cut, or its host is down"
+    )]
+    Unacknowledged { address: String },
     #[error("{address} accepted no connection within {} ms: its accept queue is full, or packets to it are dropped", within.as_millis())]
     ConnectTimeout { address: String, within: Duration },
     #[error("{address} accepted the connection and has not answered {request} for {} ms: the broker hangs or is slower than the deadline, or this is no Kafka listener", waited.as_millis())]
@@ -111,7 +115,9 @@ impl ConnError {
             | ConnError::ConnectTimeout { .. }
             | ConnError::Timeout { .. } => Reason::Timeout,
             ConnError::NoRoom { .. } => Reason::NoRoom,
-            ConnError::Connect { .. } | ConnError::Io { .. } => Reason::Unreachable,
+            ConnError::Connect { .. } | ConnError::Unacknowledged { .. } | ConnError::Io { .. } => {
+                Reason::Unreachable
+            }
             ConnError::Loopback { .. } => Reason::OtherNetwork,
             ConnError::Closed { .. } => Reason::Closed,
             ConnError::Tls { .. } => Reason::Unsupported,

@@ -44,6 +44,8 @@ pub struct Dialer {
     /// Whether it is for a broker that another user's come before.
     of_others: Arc<AtomicBool>,
     pub(super) keys: KnownKeys,
+    /// Whether the kernel watches the path of each connection.
+    pub(super) watches_path: bool,
 }
 
 impl Dialer {
@@ -63,6 +65,7 @@ impl From<OwnConnections> for Dialer {
             resolver: Resolver::default(),
             of_others: Arc::default(),
             keys: KnownKeys::default(),
+            watches_path: false,
         }
     }
 }

@@ -170,13 +170,19 @@ impl Transport {
         seen.end.get().copied()
     }
 
+    /// The socket; None before the end of the handshake.
+    pub(super) fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Transport::Plain(stream) => Some(stream),
+            Transport::Tls(stream, _) => Some(&stream.get_ref().0.stream),
+            Transport::Handshake(_) | Transport::Failed(..) => None,
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
-        match self {
-            Transport::Plain(stream) => stream.local_addr(),
-            Transport::Tls(stream, _) => stream.get_ref().0.stream.local_addr(),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        }
+        let none = io::ErrorKind::NotConnected;
+        self.socket().ok_or(none)?.local_addr()
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::named::named;
+
 /// Which broker reported the cluster's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,6 +45,15 @@ pub struct ClusterCounts {
     pub not_in_isr: u64,
     /// How many of those each live leader leads.
     pub not_in_isr_by_leader: Arc<BTreeMap<i32, u64>>,
+    /// Partitions of which this broker is a follower, by their live leader.
+    #[serde(default)]
+    pub followed_by_leader: Arc<BTreeMap<i32, u64>>,
+    /// Of these leaders those whose partitions lack no other live replica, the first few.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub behind_alone: BTreeMap<i32, u64>,
+    /// The live followers that partitions led by this broker lack, the first few.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost_followers: BTreeMap<i32, LostFollower>,
     /// Partitions of the whole cluster that have no leader.
     pub offline: u64,
     /// How many of those that it leads have fewer replicas in the ISR than `min.insync.replicas`: writes with acks=all
@@ -82,6 +93,27 @@ pub struct Peer {
     /// At most 255 bytes: the decoder refuses a longer name. Empty for brokers that are too far on the ring to be asked.
     pub host: Arc<str>,
     pub port: u16,
+}
+
+/// A live broker that ISRs of one leader lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostFollower {
+    /// How many partitions of that leader.
+    pub partitions: u64,
+    pub elsewhere: Elsewhere,
+}
+
+named! {
+    /// How a follower keeps up with other live leaders.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Elsewhere {
+        /// It is in the ISR of partitions of others and misses in none.
+        InSync = "in_sync",
+        Behind = "behind",
+        /// It follows no other.
+        Unknown = "unknown",
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ pub struct LogReport {
     pub files: Vec<PathBuf>,
     /// By signature: those that were seen, and those of the config file.
     pub signatures: BTreeMap<String, LogSignatureCount>,
-    /// Bytes that were passed over because the log grew faster than it may be read.
+    /// Bytes that were passed over because the log grew faster than it may be read, or was compressed before.
     pub skipped_bytes: u64,
 }
 

@@ -29,7 +29,7 @@ pub struct MetadataLog {
 }
 
 /// A replica that gets nothing for so long stands still, if records are due: two a second by default.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(7);
 /// So many records must be missing.
 const MISSED_PULSES: u32 = 4;
 

@@ -26,7 +26,7 @@ mod visible;
 mod zookeeper;
 
 pub use broker::{Broker, Features, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
-pub use cluster::{ClusterCounts, ClusterSource, PartitionState, Peer};
+pub use cluster::{ClusterCounts, ClusterSource, Elsewhere, LostFollower, PartitionState, Peer};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
@@ -34,15 +34,15 @@ pub use groups::{GROUPS_NAMED, GroupLag, GroupState, GroupsReport};
 pub use log::{LogLine, LogReport, LogSignatureCount};
 pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
 pub use metadata_log::{MetadataLog, Registration};
-pub use probes::{ListenerProbe, PeerProbe, Probe, ProbeError, ProbeReport};
+pub use probes::{CutPath, ListenerProbe, PeerProbe, Probe, ProbeError, ProbeReport};
 pub use reading::{AnyReading, Failure, Reading, Reason};
 pub use severity::Severity;
 pub use snapshot::*;
 pub use tcp::{AcceptQueue, SocketOwners, SocketPulse, StateCount, StateCounts, TcpState};
 pub use threads::{
-    Deadlock, DeadlockedThread, LikelyDeadlock, LockQueue, Loop, MatchQuality, MissingThread,
-    MoreDeadlocks, NamedIssue, PoolFindings, ProgressReport, Stall, StandingDeadlock, Suspect,
-    ThreadReport,
+    Deadlock, DeadlockedThread, DiskWait, FileCall, LikelyDeadlock, LockQueue, Loop, MatchQuality,
+    MissingThread, MoreDeadlocks, NamedIssue, PoolFindings, ProgressReport, Stall,
+    StandingDeadlock, Suspect, ThreadReport,
 };
 pub use time::{
     Clock, Moment, brief_text, clock_text, deserialize_duration, duration_text, rfc3339,

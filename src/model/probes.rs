@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::named::named;
 use super::{Moment, Peer, Reason};
 
 /// The results of the last round of requests to the broker itself and to its peers.
@@ -99,4 +100,21 @@ pub struct PeerProbe {
     pub connect: Probe,
     /// None if there is no connection.
     pub api: Option<Probe>,
+    /// Where packets are not acknowledged, so that the path is at fault, or the peer's host, and not its process.
+    #[serde(default)]
+    pub cut: Option<CutPath>,
+}
+
+named! {
+    /// In which direction a path is cut, as seen from one end.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum CutPath {
+        /// The peer's packets arrive here, and those to it are lost.
+        To = "to",
+        /// Nothing arrives from the peer: at least this direction is cut, or its host is down.
+        From = "from",
+        /// No connection shows it.
+        Unknown = "unknown",
+    }
 }

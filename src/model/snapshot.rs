@@ -13,9 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::groups::LAGS_RECORDED;
 use super::reading::NOT_READ_YET;
 use super::{
-    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, GroupsReport, Label, LogReport,
-    MetadataLog, Mode, Moment, Probe, ProbeReport, ProcessKey, ProgressReport, Reading, Reason,
-    SocketOwners, SocketPulse, StandingDeadlock, ThreadReport, ZooKeeperReport,
+    AcceptQueue, AnyReading, Broker, ClusterCounts, CollectorName, GroupsReport, Label, LogLine,
+    LogReport, MetadataLog, Mode, Moment, Probe, ProbeReport, ProcessKey, ProgressReport, Reading,
+    Reason, SocketOwners, SocketPulse, StandingDeadlock, ThreadReport, ZooKeeperReport,
 };
 
 /// Everything known at one moment.
@@ -98,6 +98,9 @@ pub struct BrokerSnapshot {
     /// When discovery found the process gone. The broker stays listed, all unknown, until it is back or an hour has passed;
     /// without an id for a minute, because it would return under another label.
     pub ended: Option<Moment>,
+    /// What was known at the end, from the moment on at which the kernel reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastReadings>,
     pub process: Reading<ProcessVitals>,
     pub open_fds: Reading<u64>,
     pub fd_kinds: Reading<FdKinds>,
@@ -363,6 +366,16 @@ impl FdKinds {
             ("other", self.other),
         ]
     }
+}
+
+/// The last readings of a process that has ended, which say why.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LastReadings {
+    pub open_fds: Option<u64>,
+    pub fd_limit: Option<u64>,
+    pub log_dirs: Vec<LogDirSpace>,
+    /// The last line of each critical signature that was read shortly before, by its name; the newest first.
+    pub lines: Vec<(String, LogLine)>,
 }
 
 /// The file system of one log dir.

@@ -1,6 +1,7 @@
 //! What thread dumps and the progress of threads show.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +29,19 @@ pub struct ThreadReport {
     pub convoys: Vec<LockQueue>,
     /// None until two dumps of the process are far enough apart.
     pub stalls: Option<PoolFindings<Stall>>,
+    /// Pools all of whose threads this one dump shows at one place, or behind one holder of a lock, and not idle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standing: Vec<Stall>,
     /// None until two dumps of the process are far enough apart, and while the broker shuts down.
     pub missing: Option<PoolFindings<MissingThread>>,
+    /// Whether threads are absent that count as missing once another dump lacks them too.
+    #[serde(default)]
+    pub lacks_some: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loops: Vec<Loop>,
+    /// Threads of pools that are in a call of the operating system for a file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub file_calls: Vec<FileCall>,
     /// From the request to the last byte.
     pub duration: Duration,
     pub bytes: u64,
@@ -50,6 +60,9 @@ pub struct PoolFindings<T> {
 pub struct Stall {
     pub pool: String,
     pub threads: Vec<String>,
+    /// How many threads of the pool the dump shows; 0 where the recording is older than this field.
+    #[serde(default)]
+    pub of: usize,
     /// The first dump that showed one of them there.
     pub since: Moment,
     /// The class of what they wait for: `java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync`.
@@ -61,6 +74,9 @@ pub struct Stall {
     /// for a disk or ZooKeeper.
     #[serde(default)]
     pub unblocked_by: Option<String>,
+    /// The other brokers, by id, for whose answer all of them wait in the end.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub awaits_brokers: BTreeSet<i32>,
     /// The topmost frame in Kafka's code, `Class.method`.
     pub frame: Option<String>,
     /// The stack of one of them, topmost frame first.
@@ -79,6 +95,14 @@ pub struct Loop {
     pub frames: Vec<String>,
     /// The known faults that it may be, at least one.
     pub known_issues: Vec<NamedIssue>,
+}
+
+/// A thread in a call of the operating system for a file, as one dump shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCall {
+    pub thread: String,
+    /// `sun.nio.ch.FileDispatcherImpl.write0`
+    pub method: String,
 }
 
 /// Threads of one name that have ended while there is work for them.
@@ -151,6 +175,22 @@ pub struct Suspect {
     pub thread_id: u32,
     pub thread: String,
     pub pool: String,
+    /// Where the kernel, not a lock of the JVM, keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_wait: Option<DiskWait>,
+}
+
+/// A thread that the kernel does not wake (state `D`): it waits for a disk, or for a file system over the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskWait {
+    pub since: Moment,
+    /// The system call that it is in, as `fsync`; `page fault` where it touched a mapped file. None where the exporter may
+    /// not read it.
+    pub call: Option<String>,
+    /// Whether such calls wait for a disk.
+    pub is_file_call: bool,
+    /// The file of the call, as the broker sees it, where it has one.
+    pub file: Option<PathBuf>,
 }
 
 /// Deadlocks beyond those that a report lists.

@@ -7,6 +7,7 @@ pub mod folder;
 pub mod limits;
 pub mod pem;
 pub mod perf_data;
+pub mod pidfd;
 pub mod plain;
 pub mod proc;
 pub mod proc_net;

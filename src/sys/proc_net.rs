@@ -256,6 +256,7 @@ fn socket_of(line: &[u8]) -> Option<TcpSocket> {
         send_queue: hexanumber(send_queue)?,
         inode,
         uid,
+        segments_in: None,
     })
 }
 

@@ -4,6 +4,10 @@
 //! mistaken for it. They count against the exporter's own limit, so an [`Allowance`] bounds them, and files beyond it
 //! are opened for each reading.
 
+mod call;
+
+pub use call::KernelCall;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};

@@ -30,6 +30,8 @@ pub struct TcpSocket {
     /// 0 if no process owns the socket: TIME_WAIT, closed by its process, or not accepted yet.
     pub inode: u64,
     pub uid: u32,
+    /// Packets that have arrived; None where that was not asked for, or only `/proc` was read.
+    pub segments_in: Option<u32>,
 }
 
 /// A set of TCP states in the kernel's form: bit `n` is state number `n`.
@@ -159,21 +161,26 @@ const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
+/// The attribute that holds a `struct tcp_info`, and where that counts the packets that have arrived (since 4.2).
+const INET_DIAG_INFO: u16 = 2;
+const SEGMENTS_IN: usize = 140;
 const SEQUENCE: u32 = 1;
 const HEADER: usize = 16;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 /// Calls `each` with every TCP socket that is in one of `states` and, if `ports` are given, has one of them as its local
-/// port. Nothing is allocated per socket, and the caller keeps `buffer` for the next call.
+/// port. Nothing is allocated per socket, and the caller keeps `buffer` for the next call. `segments` says whether the
+/// kernel is asked for [`TcpSocket::segments_in`] as well.
 pub fn dump(
     states: States,
     ports: Option<&Ports>,
+    segments: bool,
     buffer: &mut Vec<u8>,
     deadline: Instant,
     mut each: impl FnMut(&TcpSocket),
 ) -> Result<(), DiagError> {
-    let request = request(states, ports)?;
+    let request = request(states, ports, segments)?;
     buffer.resize(BUFFER_BYTES, 0);
     // A new socket for each dump: it belongs to the thread's namespace, and no abandoned dump can leave messages in it.
     let socket = socket_with(
@@ -246,10 +253,11 @@ pub fn read_datagram(bytes: &[u8], mut each: impl FnMut(&TcpSocket)) -> Result<b
 }
 
 /// Writes `nlmsghdr`, `inet_diag_req` (60 bytes) and the filter as its only attribute.
-fn request(states: States, ports: Option<&Ports>) -> Result<Vec<u8>, DiagError> {
+fn request(states: States, ports: Option<&Ports>, segments: bool) -> Result<Vec<u8>, DiagError> {
     let mut request = vec![0; HEADER];
     request.push(AF_INET); // ignored: this message means both families
-    request.extend([0; 51]); // no extensions, and no certain socket
+    request.extend([0, 0, u8::from(segments) << (INET_DIAG_INFO - 1)]);
+    request.extend([0; 48]); // no certain socket
     request.extend(states.0.to_ne_bytes());
     request.extend([0; 4]);
     if let Some(ports) = ports {
@@ -324,7 +332,21 @@ impl Dump {
     }
 }
 
-/// Parses a `struct inet_diag_msg` of 72 bytes. Attributes that were not asked for may follow it.
+/// Packets that have arrived, from the attributes behind a socket.
+fn segments_in(mut attributes: &[u8]) -> Option<u32> {
+    while let [l0, l1, k0, k1, ..] = *attributes {
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = attributes.get(4..length)?;
+        if u16::from_ne_bytes([k0, k1]) == INET_DIAG_INFO {
+            let count = value.get(SEGMENTS_IN..)?.first_chunk()?;
+            return Some(u32::from_ne_bytes(*count));
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// Parses a `struct inet_diag_msg` of 72 bytes, and what may follow it.
 fn socket_of(body: &[u8]) -> Result<TcpSocket, DiagError> {
     let message: &[u8; 72] = body
         .first_chunk()
@@ -357,6 +379,7 @@ fn socket_of(body: &[u8]) -> Result<TcpSocket, DiagError> {
         send_queue: u32_at(60),
         uid: u32_at(64),
         inode: u64::from(u32_at(68)),
+        segments_in: segments_in(body.get(72..).unwrap_or_default()),
     })
 }
 

@@ -123,6 +123,11 @@ impl<'a> Wait<'a> {
     }
 }
 
+/// Whether the thread waits for the end of another one.
+pub(super) fn waits_for_end(thread: &Thread<'_>) -> bool {
+    Wait::of(thread).is_some_and(|wait| wait.event == Event::End)
+}
+
 /// The likely deadlocks of one dump, in the order in which those that wait for an event stand in it.
 pub fn likely_deadlocks(graph: &WaitGraph<'_, '_>, now: Moment) -> Vec<LikelyDeadlock> {
     let found = places(graph);

@@ -2,7 +2,9 @@
 
 use std::sync::{LazyLock, OnceLock};
 
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::util::syntax;
+use regex_automata::{Input, MatchKind, PatternSet, meta};
 use serde::Deserialize;
 
 use crate::model::Severity;
@@ -77,6 +79,17 @@ pub fn log_signatures() -> &'static [LogSignature] {
     &SIGNATURES
 }
 
+/// The first pattern of a signature of the data.
+pub fn pattern_of(name: &str) -> &'static str {
+    let signature = log_signatures()
+        .iter()
+        .find(|signature| signature.name == name);
+    // Else nothing matches.
+    signature
+        .and_then(|signature| signature.patterns.first())
+        .map_or("[^\\s\\S]", String::as_str)
+}
+
 /// Why a pattern of the config file is not taken.
 ///
 /// # Errors
@@ -105,10 +118,13 @@ fn builder(pattern: &str) -> RegexBuilder {
     builder
 }
 
+/// Why the patterns of a config file make no matcher.
+pub type BuildError = Box<meta::BuildError>;
+
 /// All signatures as one matcher.
 #[derive(Debug)]
 pub struct LogMatcher {
-    set: RegexSet,
+    set: meta::Regex,
     /// Which signature each pattern of the set belongs to, and the pattern alone for its groups.
     patterns: Vec<Pattern>,
     signatures: Vec<Signature>,
@@ -133,7 +149,7 @@ impl LogMatcher {
     ///
     /// # Errors
     /// The patterns of the config file are too large together.
-    pub fn new(own: &[OwnSignature]) -> Result<LogMatcher, regex::Error> {
+    pub fn new(own: &[OwnSignature]) -> Result<LogMatcher, BuildError> {
         let (mut patterns, mut signatures) = (Vec::new(), Vec::new());
         let mut add = |name: &str, severity, cause, texts: &[String]| {
             let signature = signatures.len();
@@ -158,17 +174,51 @@ impl LogMatcher {
             let text = std::slice::from_ref(&own.pattern);
             add(&own.name, own.severity, false, text);
         }
-        let texts = patterns.iter().map(|pattern| &pattern.text);
-        let set = RegexSetBuilder::new(texts)
-            .unicode(false)
-            .size_limit(SET_SIZE)
-            .dfa_size_limit(STATES_SIZE)
-            .build()?;
+        let texts: Vec<&str> = patterns.iter().map(|of| of.text.as_str()).collect();
+        // As a `RegexSet` is made, but without its search for the literals of all patterns: that table takes 1.3 MB.
+        let set = meta::Regex::builder()
+            .syntax(syntax::Config::new().unicode(false).utf8(false))
+            .configure(
+                meta::Config::new()
+                    .match_kind(MatchKind::All)
+                    .utf8_empty(false)
+                    .auto_prefilter(false)
+                    .nfa_size_limit(Some(SET_SIZE))
+                    .hybrid_cache_capacity(STATES_SIZE),
+            )
+            .build_many(&texts)
+            .map_err(Box::new)?;
         Ok(LogMatcher {
             set,
             patterns,
             signatures,
         })
+    }
+
+    /// The numbers of the patterns that match; None for most lines.
+    fn matching(&self, line: &[u8]) -> Option<PatternSet> {
+        // This takes a tenth of the time of the search for all that match.
+        if !self.set.is_match(line) {
+            return None;
+        }
+        let mut matching = PatternSet::new(self.set.pattern_len());
+        self.set
+            .which_overlapping_matches(&Input::new(line), &mut matching);
+        Some(matching)
+    }
+
+    /// The first critical signature of a line.
+    pub fn critical(&self, line: &[u8]) -> Option<usize> {
+        let line = line.get(..MOST_OF_LINE).unwrap_or(line);
+        let matching = self.matching(line)?;
+        let mut signatures = matching
+            .iter()
+            .filter_map(|number| Some(self.patterns.get(number.as_usize())?.signature));
+        let is_critical = |number: &usize| {
+            let severity = self.signature(*number).map(|(_, severity)| severity);
+            severity == Some(Severity::Critical)
+        };
+        signatures.find(is_critical)
     }
 
     /// The name and the severity of a signature that a [`Found`] has.
@@ -272,8 +322,8 @@ impl LogReader {
             }
         };
         let mut last = None;
-        for number in matcher.set.matches(line) {
-            let Some(pattern) = matcher.patterns.get(number) else {
+        for number in matcher.matching(line).iter().flat_map(PatternSet::iter) {
+            let Some(pattern) = matcher.patterns.get(number.as_usize()) else {
                 continue;
             };
             let signature = pattern.signature;

@@ -8,11 +8,13 @@
 //!   ended, is present (pools shrink from the top), or no handler is left;
 //! - acceptors: their listener's network threads are present, and the other way round;
 //! - pools that live as long as the broker: no thread of that name, or of that pool, is left;
-//! - replica fetchers: the broker is missing in the ISR of partitions of that leader.
+//! - replica fetchers: the broker is missing in the ISR of partitions of that leader; or it follows that leader, which is
+//!   live, by Metadata that were read well after the first dump without the fetcher.
 //!
 //! While the broker shuts down no thread is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pools::Pool;
@@ -73,12 +75,24 @@ fn add(to: &mut BTreeMap<String, Moment>, thread: String, now: Moment) {
     }
 }
 
+/// Whom the broker follows.
+#[derive(Debug, Clone, Default)]
+pub struct Follows {
+    /// How many partitions of each live leader.
+    pub by_leader: Arc<BTreeMap<i32, u64>>,
+    pub read: Moment,
+}
+
+/// Metadata that were read so long after a fetcher had ended know of the new leaders for which it ended.
+const KNOWS_LEADERS: Duration = Duration::from_secs(2);
+
 /// The threads that the dumps of one process have shown.
 #[derive(Debug, Default)]
 pub struct ThreadInventory {
     seen: BTreeMap<String, Seen>,
     dumps: u32,
     first_dump: Option<Moment>,
+    lacks_some: bool,
 }
 
 #[derive(Debug)]
@@ -108,15 +122,17 @@ enum RegularEnd {
 
 impl ThreadInventory {
     /// Takes in the next dump and returns the missing threads. `behind` has, for each leader, the number of its partitions
-    /// whose ISR lacks this broker; without it fetchers are checked only where `deaths` has one. None until two dumps are
+    /// whose ISR lacks this broker; without it and `follows` fetchers are checked only where `deaths` has one. None until two dumps are
     /// far enough apart, and during a shutdown.
     pub fn observe(
         &mut self,
         dump: &ThreadDump<'_>,
         behind: Option<&BTreeMap<i32, u64>>,
+        follows: Option<&Follows>,
         deaths: &Deaths,
         now: Moment,
     ) -> Option<PoolFindings<MissingThread>> {
+        self.lacks_some = false;
         if dump.truncated
             || dump
                 .threads
@@ -148,7 +164,7 @@ impl ThreadInventory {
             let sure = if died || deaths.is_logged(name, now) {
                 true
             } else {
-                match self.regular_end(name, seen, &present, behind) {
+                match self.regular_end(name, seen, &present, behind, follows) {
                     RegularEnd::Possible => continue,
                     RegularEnd::ForAMoment => false,
                     RegularEnd::Impossible => deaths.is_gone(name, now),
@@ -166,7 +182,12 @@ impl ThreadInventory {
             }
             seen.lacked += 1;
             seen.died |= deaths.is_logged(name, now);
-            if *sure || (seen.lacked >= DUMPS && now.since(seen.since) >= SPAN) {
+            let is_known = seen.pool != Pool::ReplicaFetcher
+                || is_behind(name, behind)
+                || follows.is_some_and(|follows| follows.read >= seen.since.plus(KNOWS_LEADERS));
+            let lasts = seen.lacked >= DUMPS && now.since(seen.since) >= SPAN && is_known;
+            self.lacks_some |= !(*sure || lasts);
+            if *sure || lasts {
                 checked.insert(seen.pool);
                 let pool = seen.pool.name().to_owned();
                 let left = present.get(name.as_str()).map_or(0, |(_, count)| *count);
@@ -180,6 +201,11 @@ impl ThreadInventory {
             }
         }
         (now.since(first) >= SPAN).then(|| Pool::findings(missing, checked))
+    }
+
+    /// Whether the last dump lacks threads that count as missing once another dump lacks them too.
+    pub fn lacks_some(&self) -> bool {
+        self.lacks_some
     }
 
     fn remember(&mut self, present: &BTreeMap<&str, (Pool, usize)>, now: Moment) {
@@ -244,6 +270,7 @@ impl ThreadInventory {
         seen: &Seen,
         present: &BTreeMap<&str, (Pool, usize)>,
         behind: Option<&BTreeMap<i32, u64>>,
+        follows: Option<&Follows>,
     ) -> RegularEnd {
         let in_pool = |pool: Pool| {
             present
@@ -286,11 +313,10 @@ impl ThreadInventory {
                 let Some(leader) = leader(name) else {
                     return RegularEnd::Possible;
                 };
-                let is_behind = behind
-                    .and_then(|behind| behind.get(&leader))
-                    .is_some_and(|partitions| *partitions > 0);
+                let followed = follows.and_then(|follows| follows.by_leader.get(&leader));
+                let is_needed = is_behind(name, behind) || followed > Some(&0);
                 // If other fetchers of that leader are left, this one may just have no partition.
-                is_behind
+                is_needed
                     && !in_pool(Pool::ReplicaFetcher)
                         .any(|other| self::leader(other) == Some(leader))
             }
@@ -329,6 +355,12 @@ fn leader(name: &str) -> Option<i32> {
         .1
         .parse()
         .ok()
+}
+
+/// Whether the ISR of partitions of the fetcher's leader lacks the broker.
+fn is_behind(fetcher: &str, behind: Option<&BTreeMap<i32, u64>>) -> bool {
+    let partitions = leader(fetcher).and_then(|leader| behind?.get(&leader));
+    partitions > Some(&0)
 }
 
 /// `PLAINTEXT` of `kafka-socket-acceptor-PLAINTEXT-9092`, with the plane before it.

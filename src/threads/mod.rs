@@ -5,6 +5,7 @@ pub mod likely;
 pub mod log_signatures;
 pub mod loops;
 pub mod missing;
+mod peers;
 pub mod pools;
 pub mod progress;
 pub mod stack;

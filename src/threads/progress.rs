@@ -9,6 +9,9 @@
 //! - That one check a second, in a thread that otherwise sleeps for minutes, shows a lock that no polling thread has
 //!   needed yet.
 //!
+//! A third one needs no clock: a thread that writes to a log or sends from it and that the kernel keeps in state `D`,
+//! without one switch, waits for a disk. A disk that is only slow wakes its threads again and again.
+//!
 //! A suspicion is not a verdict: it causes a thread dump.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +32,8 @@ const LEAST_CLOCK: f64 = 3.25;
 const CANDIDATE: Duration = Duration::from_secs(1);
 /// How long every state read must be asleep.
 const ASLEEP: Duration = Duration::from_millis(500);
+/// How long the kernel keeps a thread without one switch before it is suspected. An fsync of a busy disk takes a second.
+const IN_KERNEL: Duration = Duration::from_secs(3);
 /// The most threads whose state is read in one pass: if more are stalled, these are enough for a suspicion.
 const CANDIDATES: usize = 32;
 /// How much earlier or later than planned a pass may run.
@@ -76,6 +81,12 @@ pub fn shows_rhythm(pool: Pool) -> bool {
     )
 }
 
+/// Whether threads of the pool write logs, or send from them, and are seldom silent for a second otherwise: reading their
+/// states costs nothing at rest.
+pub fn uses_disks(pool: Pool) -> bool {
+    must_move(pool) || matches!(pool, Pool::ReplicaFetcher | Pool::RaftIo)
+}
+
 /// Whether the pool shows that the JVM runs.
 pub fn is_clock(pool: Pool) -> bool {
     pool == Pool::ExpirationReaper
@@ -95,6 +106,8 @@ struct Track {
     points: VecDeque<Point>,
     /// Since when every read of its state was S.
     asleep_since: Option<Moment>,
+    /// Since when every read of its state was D, without a switch.
+    in_kernel_since: Option<Moment>,
     /// The time between two passes of each single wake-up.
     checks: VecDeque<(Moment, Moment)>,
     candidate: bool,
@@ -169,11 +182,20 @@ impl ProgressDetector {
         for (thread, track) in &mut self.threads {
             let asleep = track.candidate && states.binary_search(&(*thread, 'S')).is_ok();
             track.asleep_since = asleep.then(|| track.asleep_since.unwrap_or(now));
-            if runs && track.makes_no_progress(now) || asleep && track.has_rhythm() {
+            let in_kernel = track.candidate && states.binary_search(&(*thread, 'D')).is_ok();
+            track.follow_kernel(in_kernel);
+            let slow = runs && track.makes_no_progress(now);
+            if slow || asleep && track.has_rhythm() || track.is_hung(now) {
                 suspected.push((*thread, track.pool));
             }
         }
         suspected
+    }
+
+    /// Since when the kernel has kept a suspected thread.
+    pub fn in_kernel_since(&self, thread: u32) -> Option<Moment> {
+        let track = self.threads.get(&thread)?;
+        track.in_kernel_since.filter(|_| track.is_hung(self.now))
     }
 
     /// Switches per second of the median expiration reaper over the window; None without a reaper.
@@ -193,6 +215,7 @@ impl Track {
             pool,
             points: VecDeque::new(),
             asleep_since: None,
+            in_kernel_since: None,
             checks: VecDeque::new(),
             candidate: false,
         }
@@ -231,7 +254,28 @@ impl Track {
             && self
                 .over(now, CANDIDATE)
                 .is_some_and(|gain| gain.may_be_slow());
-        self.candidate = slow || self.has_rhythm();
+        let silent = uses_disks(self.pool)
+            && self
+                .over(now, CANDIDATE)
+                .is_some_and(|gain| gain.switches == 0);
+        self.candidate = slow || silent || self.has_rhythm();
+    }
+
+    /// Takes in whether the newest state was D. It cannot become that without a switch.
+    fn follow_kernel(&mut self, in_kernel: bool) {
+        let mut newest = self.points.iter().rev();
+        let switches = newest.next().map(|point| point.switches);
+        let moved = newest.next().map(|point| point.switches) != switches;
+        let before = self.in_kernel_since.filter(|_| !moved);
+        let mut points = self.points.iter();
+        let unmoved = points.find(|point| Some(point.switches) == switches);
+        let since = before.or(unmoved.map(|point| point.at));
+        self.in_kernel_since = since.filter(|_| in_kernel);
+    }
+
+    fn is_hung(&self, now: Moment) -> bool {
+        self.in_kernel_since
+            .is_some_and(|since| now.since(since) >= IN_KERNEL)
     }
 
     /// From the newest point at least `span` ago until now.

@@ -6,17 +6,24 @@
 //! A thread is idle when it waits in a selector, for a task of its executor, or in its own loop for an element of a queue
 //! or for a condition. A thread that waits deeper in the stack is at work. A timed wait ends by itself, so it counts only
 //! for threads that wait for nothing but their queue: those that must move.
+//!
+//! [`standing`] needs one dump alone, and all threads of a pool.
+
+mod standing;
+
+pub use standing::standing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::known_issues;
+use super::peers::Links;
 use super::pools::Pool;
 use super::progress::must_move;
 use super::stack::{is_of_jdk, place_hash, stack_hash, top_frames};
 use super::wait_graph::WaitGraph;
-use crate::model::text::beginning;
-use crate::model::{Moment, PoolFindings, Stall};
+use crate::model::text::{beginning, first_of};
+use crate::model::{FileCall, Moment, PoolFindings, Stall};
 use crate::parse::thread_dump::{Frame, LockKind, State, Thread, ThreadDump};
 
 /// A thread that waits for so long, while the JVM runs, is stalled. Normal waits for locks, ZooKeeper, a peer, or a thread
@@ -62,6 +69,8 @@ const MAX_TEXT: usize = 512;
 #[derive(Debug, Default)]
 pub struct StallDetector {
     tracks: HashMap<Key, Track>,
+    /// The threads that speak with one other broker.
+    links: HashMap<(String, Option<u64>), Track>,
     first_dump: Option<Moment>,
     last: Option<Clock>,
 }
@@ -95,10 +104,10 @@ struct Track {
 impl StallDetector {
     /// Takes in the next dump and its graph and returns the stalls. `paused` is the JVM's time at safepoints since it
     /// started, where known. None until two dumps are far enough apart.
-    pub fn observe(
+    pub fn observe<'a>(
         &mut self,
-        dump: &ThreadDump<'_>,
-        graph: &WaitGraph<'_, '_>,
+        dump: &ThreadDump<'a>,
+        graph: &WaitGraph<'_, 'a>,
         paused: Option<Duration>,
         now: Moment,
     ) -> Option<PoolFindings<Stall>> {
@@ -112,14 +121,14 @@ impl StallDetector {
             .last
             .map_or(Duration::ZERO, |last| clock.ran_since(&last));
         let mut tracks = HashMap::new();
-        let mut pools = BTreeSet::new();
+        let mut sizes: BTreeMap<Pool, usize> = BTreeMap::new();
         let mut stalled = Vec::new();
         let mut unmoved = Vec::new();
         for (index, thread) in dump.threads.iter().enumerate() {
             let Some(pool) = Pool::of(thread.name) else {
                 continue;
             };
-            pools.insert(pool);
+            *sizes.entry(pool).or_default() += 1;
             let state = thread.state();
             if tracks.len() >= MAX_THREADS || !may_stall(pool, state, thread) {
                 continue;
@@ -164,6 +173,8 @@ impl StallDetector {
         }
         self.tracks = tracks;
         self.last = Some(clock);
+        let links = Links::of(&dump.threads);
+        let still_links = self.still_links(dump, &links, between, now);
         let first = *self.first_dump.get_or_insert(now);
         let mut stalls = group(&stalled);
         let at_a_disk = || {
@@ -178,13 +189,81 @@ impl StallDetector {
             let last = graph.last_holders_of(members);
             let holder = last.iter().find(|holder| can_continue(holder));
             let holder = holder.map(|holder| holder.name);
-            stall.unblocked_by = holder.or(outside).map(str::to_owned);
+            let still = |index: usize| still_links.contains(&index);
+            let link = wait_for_brokers(stall, members, &links, graph, still);
+            stall.unblocked_by = link.or(holder).or(outside).map(str::to_owned);
+            stall.of = Pool::ALL
+                .iter()
+                .find(|pool| pool.name() == stall.pool)
+                .and_then(|pool| sizes.get(pool))
+                .map_or(0, |size| *size);
             let stacks = || last.iter().take(HOLDERS).map(|at| top_frames(at)).collect();
             stall.known_issues = known_issues::matching_stall(stall, stacks);
         }
         let stalls = stalls.into_iter().map(|(stall, _)| stall).collect();
+        let pools = sizes.into_keys().collect();
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
     }
+
+    /// The links that have not moved since the dump before, by their indexes.
+    fn still_links(
+        &mut self,
+        dump: &ThreadDump<'_>,
+        links: &Links<'_>,
+        between: Duration,
+        now: Moment,
+    ) -> BTreeSet<usize> {
+        let mut still = BTreeSet::new();
+        let mut tracks = HashMap::new();
+        for index in links.indexes() {
+            let Some(thread) = dump.threads.get(index) else {
+                continue;
+            };
+            let header = thread.header();
+            let key = (thread.name.to_owned(), header.number);
+            let here = Track {
+                stack: stack_hash(thread),
+                since: now,
+                time: Duration::ZERO,
+                dumps: 1,
+                cpu_ms: header.cpu_ms,
+                owner_cpu_ms: None,
+            };
+            let is_still = self.links.get(&key).is_some_and(|before| {
+                before.stack == here.stack
+                    && used_no_cpu(before.cpu_ms, here.cpu_ms, thread.state(), between)
+            });
+            if is_still {
+                still.insert(index);
+            }
+            tracks.insert(key, here);
+        }
+        self.links = tracks;
+        still
+    }
+}
+
+/// Sets the brokers for which all `members` wait in the end. Returns a thread that would get such an answer.
+fn wait_for_brokers<'a>(
+    stall: &mut Stall,
+    members: &[usize],
+    links: &Links<'a>,
+    graph: &WaitGraph<'_, 'a>,
+    still: impl Fn(usize) -> bool,
+) -> Option<&'a str> {
+    let ends: BTreeSet<usize> = members.iter().map(|at| graph.last_holder(*at)).collect();
+    let mut link = None;
+    for end in ends {
+        let awaited = links.awaited(graph.threads(), end, &still);
+        let Some((thread, _)) = awaited.first() else {
+            stall.awaits_brokers.clear();
+            return None;
+        };
+        link = Some(*thread);
+        let brokers = awaited.iter().map(|(_, broker)| *broker);
+        stall.awaits_brokers.extend(brokers);
+    }
+    link
 }
 
 /// `2 threads of request_handler are stalled in kafka.A.b, waiting for java.util.X, held by holder`
@@ -210,6 +289,10 @@ pub fn stall_text(stall: &Stall) -> String {
         .holders
         .iter()
         .for_each(|holder| text += &format!(", held by {holder}"));
+    if !stall.awaits_brokers.is_empty() {
+        let brokers = first_of(&stall.awaits_brokers, stall.awaits_brokers.len());
+        text += &format!(", until broker {brokers} answers");
+    }
     text
 }
 
@@ -217,6 +300,40 @@ pub fn stall_text(stall: &Stall) -> String {
 fn can_continue(thread: &Thread<'_>) -> bool {
     let runs = matches!(thread.state(), Some(State::Runnable | State::TimedWaiting));
     runs || is_outside(thread)
+}
+
+/// Threads of one dump that are listed with a call for a file.
+const MAX_FILE_CALLS: usize = 64;
+
+/// The threads of pools that are in a call of the operating system for a file.
+pub fn file_calls(dump: &ThreadDump<'_>) -> Vec<FileCall> {
+    let running = dump.threads.iter().filter(|thread| {
+        thread.state() == Some(State::Runnable) && Pool::of(thread.name).is_some()
+    });
+    let calls = running.filter_map(|thread| {
+        let mut top = thread.frames().map(|frame| frame.class_method);
+        let method = top.next()?;
+        let is_of_file = |method: &str| {
+            let known = [
+                "sun.nio.ch.File",
+                "sun.nio.ch.UnixFile",
+                "sun.nio.fs.UnixNativeDispatcher.",
+                "java.io.FileDescriptor.",
+                "java.io.RandomAccessFile.",
+                "java.io.FileOutputStream.",
+                "java.nio.MappedByteBuffer.",
+                "java.nio.MappedMemoryUtils.",
+            ];
+            known.iter().any(|part| method.starts_with(part))
+        };
+        // Sockets use the calls of files.
+        let is_of_socket = top.take(2).any(|method| method.contains("Socket"));
+        (is_of_file(method) && !is_of_socket).then(|| FileCall {
+            thread: thread.name.to_owned(),
+            method: beginning(method, MAX_TEXT).to_owned(),
+        })
+    });
+    calls.take(MAX_FILE_CALLS).collect()
 }
 
 fn is_outside(thread: &Thread<'_>) -> bool {
@@ -358,8 +475,10 @@ fn group(stalled: &[(Pool, usize, Thread<'_>, Moment)]) -> Vec<(Stall, Vec<usize
                 threads: Vec::new(),
                 since: *since,
                 lock_class,
+                of: 0,
                 holders: BTreeSet::new(),
                 unblocked_by: None,
+                awaits_brokers: BTreeSet::new(),
                 frame: frame.map(|frame| beginning(frame, MAX_TEXT).to_owned()),
                 frames: top_frames(thread),
                 known_issues: Vec::new(),

@@ -266,6 +266,15 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             .collect()
     }
 
+    /// The last thread that the one at `index` waits for through locks; itself where no holder is known, and in a deadlock.
+    pub fn last_holder(&self, index: usize) -> usize {
+        let waits = self.leads_to.get(index).is_some_and(Option::is_none);
+        let holder = self.edges.get(index).and_then(|edge| edge.holder);
+        std::iter::successors(holder.filter(|_| waits), |at| self.edges[*at].holder)
+            .last()
+            .unwrap_or(index)
+    }
+
     fn apply(&mut self, owners: &Owners) {
         if owners.0.is_empty() {
             return;

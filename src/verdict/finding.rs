@@ -53,11 +53,14 @@ findings! {
         "The wait-for graph of the thread dump has a cycle. The JVM's own report does not show it, because it covers fewer kinds of locks.",
         "Save the evidence, then restart this broker: SIGTERM will hang, so SIGKILL after a bounded wait.";
     StalledPool = "stalled_pool", Critical, "Stalled threads",
-        "Over several thread dumps threads of a pool stayed at the same place, used no CPU and were not idle: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
+        "Over several thread dumps threads of a pool stayed at the same place, used no CPU and were not idle, or all of them stand at one place and an answer is owed: a deadlock that no report shows, a lock held while waiting, or a disk that does not answer.",
         "Check the lock or frame that they share. If it is a lock, save the evidence and restart this broker; if it is a disk or network call, repair that first.";
     ProcessStopped = "process_stopped", Critical, "Stopped process",
         "The process was stopped (SIGSTOP, a debugger): it accepts connections and answers nothing.",
         "Find out what stopped it. `kill -CONT PID` continues it; nothing was lost but time.";
+    DiskHung = "disk_hung", Critical, "A disk does not answer",
+        "Threads of the broker have been in one call for a file for more than 5 s, and the kernel does not wake them: the disk, the file system or the storage behind it hangs. Whatever writes there or reads from there waits, with the locks that it holds.",
+        "Check the disk of the log dir: `dmesg`, `iostat -x 1`, the storage behind it. The threads continue when it answers; a restart does not help, and the process cannot even end before.";
     JvmPaused = "jvm_paused", Critical, "The JVM pauses most of the time",
         "All threads of the broker stand at safepoints for more than half of the time, most often for garbage collection of a full heap: whatever it answers comes late, and above 80 % clients give up.",
         "Check what fills the heap, and -Xmx. A restart empties it; save the evidence first, with a heap dump if the cause is unknown.";
@@ -73,6 +76,15 @@ findings! {
     MetadataStalled = "metadata_stalled", Critical, "Metadata log stands still",
         "This node's replica of the cluster's metadata log gets no records: the node does not learn of new leaders, ISRs, brokers and topics, and acts on an old state.",
         "If the replicas of all nodes stand still, check the controllers: they have no quorum. If only this one does, check its connection to them and its log.";
+    StaleView = "stale_view", Critical, "Acts on an old state of its cluster",
+        "The broker answers, and another broker of the cluster no longer lists it, or has seen leaders change of which this one does not know. For the cluster it is down or has other partitions, so writes of the clients that still use it fail or are lost.",
+        "Find out what keeps it from the controller or ZooKeeper: the network, an expired session, threads that hang. If the network works, save the evidence and restart this broker.";
+    ZooKeeperUnreachable = "zookeeper_unreachable", Critical, "ZooKeeper cannot be reached",
+        "From this host no ZooKeeper server answers the exporter, after some did. The broker most likely does not reach them either: its session ends, the controller gives its partitions to others, and if all brokers have lost ZooKeeper, nothing in the cluster can change any more.",
+        "If other hosts reach ZooKeeper, repair the network of this one. If none does, check the ensemble: it has no quorum. Do not restart brokers for it: they would not start.";
+    CutOff = "cut_off", Critical, "Cut off from other brokers",
+        "Packets to more than half of the live brokers that this one asks, and to two at least, are not acknowledged: its host has lost the network, and not they. It leaves their ISRs, and clients that reach it may write what no other broker gets.",
+        "Repair the network of this host: interface, switch, routes, firewall. Do not restart brokers for it.";
     NotRegistered = "not_registered", Critical, "Serves without being registered",
         "The broker answers, but ZooKeeper does not list its id: for the controller it is down, so it leads nothing, while its process looks well.",
         "If ZooKeeper lists other brokers, save the evidence and restart this one; if it lists none, check ZooKeeper first.";
@@ -94,12 +106,24 @@ findings! {
     IsrLeaderAlone = "isr_leader_alone", Critical, "Leader alone in the ISR",
         "Only the leader of these partitions holds all data. If the followers are live, suspect the leader: a stuck leader removes healthy followers from the ISR.",
         "If this broker is gray (alive, not working), restart it, not its followers. If followers are down, bring them back.";
+    PartialStall = "partial_stall", Warning, "Some threads are stalled",
+        "Over several thread dumps threads of a pool stayed at the same place, used no CPU and were not idle, while most of the pool works; or they wait for the answer of another broker, whose failure this is.",
+        "If another broker is named, check that one first: this one needs no restart. Otherwise see what the threads wait for, and act before more of the pool stands.";
+    FollowersLost = "followers_lost", Critical, "Healthy followers left its ISRs",
+        "This broker is alone in the ISR of partitions that it leads, while the live followers that it lacks, two at least, are in sync with other leaders: they work, and this leader serves them too late. Producers with acks=all wait or fail.",
+        "Suspect this broker, not its followers: its request handlers, its disk, garbage collection, its network. Move the leadership away (kafka-leader-election), or restart it once the followers are in its ISRs again.";
     LikelyDeadlock = "likely_deadlock", Warning, "Likely deadlock",
         "Dumps show a thread that waits for another one to end, to finish a task or to make room, and holds a lock that others want meanwhile. If one of these is the one that it waits for, none of them continues. No dump shows for which thread it waits, so this is no proof.",
         "Compare the stacks of both sides. If the first can only continue when the other does, save the evidence and restart this broker; that something is shut down right now is the usual occasion.";
+    EndlessLoop = "endless_loop", Warning, "A thread does not come out of one method",
+        "Several dumps show a thread of the broker that uses a core and stays in one method, as known faults of its version make it. What it should do, such as the loading of a coordinator's partition, is never done.",
+        "Save the evidence. A restart, or another leader for the partition that it loads, may start the same loop again: upgrade to a release with the fix.";
     MissingThread = "missing_thread", Warning, "Threads have ended",
         "Threads of this broker process have ended although there is still work for them: fetching, cleaning, expiring, accepting. That work is not done now.",
         "Look in server.log for an uncaught exception of that thread. Only a restart brings it back.";
+    ReplicaBehind = "replica_behind", Warning, "Misses in the ISRs of several leaders",
+        "Two leaders at least lack this broker in the ISR of their partitions and no other live replica: it does not replicate, or too slowly, though it serves clients. The leaders work.",
+        "Look in its log for partitions that its fetchers have marked as failed, and for the end of a fetcher; check its disk. A restart of this broker starts its fetchers again.";
     RegisteredButDead = "registered_but_dead", Warning, "Registered in ZooKeeper and silent",
         "The broker answers nothing while ZooKeeper goes on listing it: for the controller it is well, so it stays the leader of its partitions until its process ends.",
         "ZooKeeper will not end this. Follow the runbook of the finding that explains the silence, which most often ends with a restart.";
@@ -121,8 +145,11 @@ findings! {
     ViewsDiverge = "views_diverge", Warning, "Two views of the cluster differ",
         "What Metadata says of the cluster has differed for 30 s from the node's own metadata log, or from a peer's Metadata, although both agreed before: the broker, or the peer, acts on an old state.",
         "Compare with `kafka-topics --describe` at another broker. If this broker's Metadata is the old one, check its threads and its log.";
+    PathCut = "path_cut", Warning, "The path to another broker is cut",
+        "Packets to another broker are not acknowledged by its kernel, and a new connection is not made: they are lost on the way there or back, or its host is down. Its process has no part in this: the kernel of a broker that hangs acknowledges.",
+        "Check the network between the two hosts in the direction that the facts name: firewall, routes, MTU. Do not restart brokers for it.";
     PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer",
-        "Another broker does not answer requests from this host. If others reach it, the cause is the network between the two; if none does, it is that broker.",
+        "Another broker refuses connections from this host, or accepts them and does not answer, while its kernel acknowledges what is sent: it is down, or it hangs.",
         "Compare with what the exporters of other brokers report about the same peer, then check there.";
     CertificateExpiry = "certificate_expiry", Warning, "A certificate expires",
         "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",

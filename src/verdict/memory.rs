@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired};
+use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired, Severity};
 use super::finding_state::FindingState;
 use super::forecast::Series;
 use super::pauses::Pauses;
+use super::stalls::is_at_lock;
+use super::standing::Standing;
 use super::unavailable::UnavailableBrokers;
 use super::views::{Counts, Views};
 use crate::model::{
@@ -22,6 +24,9 @@ const FIRST_PROBE: Duration = Duration::from_secs(30);
 /// `broker.session.timeout.ms`, by default 9 s, with some room.
 const OLD_REGISTRATION: Duration = Duration::from_secs(30);
 
+/// A broker that has started may take so long until it is in all ISRs; later, it is too slow.
+const CATCHES_UP: Duration = Duration::from_secs(3600);
+
 /// How long a broker may take to apply a record of its metadata log.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -34,22 +39,30 @@ const MOSTLY_PAUSED: f64 = 0.8;
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
 /// Findings that make a broker gray.
-pub const DECIDING: [FindingId; 7] = [
+pub const DECIDING: [FindingId; 9] = [
     FindingId::JvmDeadlock,
     FindingId::LockCycle,
     FindingId::StalledPool,
     FindingId::ProcessStopped,
+    FindingId::DiskHung,
     FindingId::ApiUnresponsive,
     FindingId::BrokerFenced,
+    FindingId::StaleView,
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 5] = [
+pub(super) const PARTIAL: [FindingId; 11] = [
     FindingId::JvmPaused,
+    FindingId::PartialStall,
     FindingId::LikelyDeadlock,
+    FindingId::EndlessLoop,
     FindingId::MissingThread,
     FindingId::ListenerUnresponsive,
     FindingId::MetadataStalled,
+    FindingId::CutOff,
+    FindingId::ZooKeeperUnreachable,
+    FindingId::FollowersLost,
+    FindingId::ReplicaBehind,
 ];
 /// Levels that make it suspect until a later dump and a later probe find nothing.
 const SUSPICIOUS: [FindingId; 3] = [
@@ -87,6 +100,9 @@ pub struct Memory {
     other_view: Option<(Counts, Moment)>,
     /// Whether Metadata and the other view ever agreed.
     pub views_agreed: bool,
+    pub standing: Standing,
+    /// Whether it was ever in all ISRs.
+    was_in_every_isr: bool,
 }
 
 /// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
@@ -101,6 +117,18 @@ pub(super) fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
         .fresh(now)
         .is_some_and(|queues| !queues.is_empty());
     error.is_some_and(|error| error.reason == Reason::Refused) && !listens
+}
+
+/// What one of its own listeners answered that Kafka's protocol does not allow.
+pub(super) fn nonsense(broker: &BrokerSnapshot, now: Moment) -> Option<&str> {
+    let probes = broker.probes.fresh(now)?;
+    let others = probes.listeners.iter().map(|one| &one.probe);
+    let errors = probes
+        .own()
+        .chain(others)
+        .filter_map(|probe| probe.error.as_ref());
+    let mut nonsense = errors.filter(|error| error.reason == Reason::Protocol);
+    nonsense.next().map(|error| error.message.as_str())
 }
 
 /// When the process started, if that was not long ago.
@@ -177,6 +205,9 @@ impl Memory {
             let since = self.shuts_down_since.unwrap_or(now);
             self.shuts_down_since = own.in_controlled_shutdown.then_some(since);
         }
+        self.standing.update(broker, now);
+        let counts = broker.own_partitions(now);
+        self.was_in_every_isr |= counts.is_some_and(|counts| counts.not_in_isr == 0);
         if let Some(views) = Views::of(broker, now) {
             self.views_agreed |= views.agree();
             let since = self.other_view.filter(|(counts, _)| *counts == views.other);
@@ -224,6 +255,12 @@ impl Memory {
             .is_some_and(|state| state.active.is_some())
     }
 
+    /// The first critical finding, from cause to symptom.
+    fn critical(&self) -> Option<FindingId> {
+        let mut all = FindingId::ALL.iter().copied();
+        all.find(|id| id.kind().severity == Severity::Critical && self.is_active(*id))
+    }
+
     pub fn is_starting(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
         self.has_answered == Some(false) && young_since(broker, now).is_some()
     }
@@ -243,6 +280,19 @@ impl Memory {
         !self.was_unfenced && young_since(broker, now).is_some()
     }
 
+    /// Whether it reaches neither the other brokers nor what decides about it: no write is replicated, and the cluster goes
+    /// on without it.
+    pub fn is_isolated(&self) -> bool {
+        let of_cluster = [FindingId::MetadataStalled, FindingId::ZooKeeperUnreachable];
+        self.is_active(FindingId::CutOff) && of_cluster.into_iter().any(|id| self.is_active(id))
+    }
+
+    /// Whether the broker may be missing in ISRs because it catches up after its start.
+    pub fn may_catch_up(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
+        let started = broker.broker.started;
+        !self.was_in_every_isr && started.is_some_and(|at| now.since(at) < CATCHES_UP)
+    }
+
     /// Whether the broker is fenced because it ends, which must not take longer than a start.
     pub fn shuts_down(&self, now: Moment) -> bool {
         let since = self.shuts_down_since;
@@ -253,8 +303,12 @@ impl Memory {
         if broker.ended.is_some() {
             return BrokerState::Down;
         }
+        // Its process has ended, and why is still being read.
+        if let Some((before, _)) = self.state.filter(|_| broker.last.is_some()) {
+            return before;
+        }
         let is_paused = self.is_active(FindingId::JvmPaused) && self.is_mostly_paused;
-        if is_paused || DECIDING.into_iter().any(|id| self.is_active(id)) {
+        if is_paused || self.is_isolated() || DECIDING.into_iter().any(|id| self.is_active(id)) {
             return BrokerState::Gray;
         }
         if self.is_starting(broker, now) || is_closed(broker, now) {
@@ -293,7 +347,9 @@ impl Memory {
         let dump_counts = !may_start && understood;
         let answers = probes.and_then(|probes| probes.api.as_ref());
         let decided = dump_counts || answers.is_some_and(Probe::success);
-        if decided {
+        // Threads that work do not acquit it of what else is known.
+        let contradicted = self.critical().is_some() || nonsense(broker, now).is_some();
+        if decided && !contradicted {
             BrokerState::Healthy
         } else {
             BrokerState::Unknown
@@ -321,6 +377,10 @@ impl Memory {
                 last: *last,
             });
         }
+        // No lock is given back before the disk answers.
+        if self.is_active(FindingId::DiskHung) {
+            return None;
+        }
         broker.threads.fresh(now)?;
         let (report, at) = broker.threads.last()?;
         let locked = |stall: &&Stall| is_at_lock(stall) && stall.unblocked_by.is_none();
@@ -343,23 +403,6 @@ impl Memory {
             last: at,
         })
     }
-}
-
-/// Whether it waits for a lock, not for an event such as a condition, a latch, a permit or a notification.
-fn is_at_lock(stall: &Stall) -> bool {
-    let events = [
-        "ConditionObject",
-        "CountDownLatch",
-        "Semaphore",
-        "CompletableFuture",
-        "FutureTask",
-    ];
-    let class = stall.lock_class.as_deref();
-    let notified = stall
-        .frames
-        .first()
-        .is_some_and(|frame| frame.starts_with("java.lang.Object.wait"));
-    class.is_some_and(|class| !events.iter().any(|event| class.contains(event))) && !notified
 }
 
 fn members(cycle: &[DeadlockedThread]) -> Vec<String> {

@@ -3,8 +3,10 @@
 //! A rule checks one broker at one moment; [`super::finding_state`] checks that the result lasts.
 
 mod case;
+mod network;
 mod replication;
 mod requests;
+mod stalls;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,19 +18,21 @@ use super::memory::PAUSED;
 use super::pauses::WINDOW;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, MissingThread, TcpState, ThreadReport, duration_text,
-    seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, Loop, MissingThread, TcpState, ThreadReport,
+    duration_text, seconds_text,
 };
 use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
 use crate::threads::likely::{STANDS, likely_text};
-use crate::threads::stalls::stall_text;
+use crate::threads::stack;
 pub use case::Case;
 use case::present_if;
+use network::{cut_off, path_cut, peer_unreachable, zookeeper_unreachable};
 use replication::{
-    broker_fenced, followers_missing, metadata_stalled, not_registered, offline_partitions,
-    registered_but_dead, views_diverge,
+    broker_fenced, followers_lost, followers_missing, metadata_stalled, not_registered,
+    offline_partitions, registered_but_dead, replica_behind, stale_view, views_diverge,
 };
 use requests::{api_unresponsive, certificate_expiry, listener_unresponsive};
+use stalls::{disk_hung, partial_stall, stalled_pool};
 
 #[derive(Debug)]
 pub struct Rule {
@@ -75,9 +79,9 @@ impl Rule {
     }
 }
 
-/// Thread dumps confirm themselves, so their results count at once. A probe must fail twice and levels must last.
+/// Thread dumps confirm themselves, so their results count at once, and so does the kernel's word on a path. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 28] = [
+pub const RULES: [Rule; 37] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -86,14 +90,19 @@ pub const RULES: [Rule; 28] = [
     }),
     rule(FindingId::StalledPool, 0, 0, stalled_pool),
     rule(FindingId::ProcessStopped, 2, 2, process_stopped),
+    rule(FindingId::DiskHung, 0, 2, disk_hung),
     rule(FindingId::JvmPaused, 0, 10, jvm_paused),
     rule(FindingId::ApiUnresponsive, 6, 4, api_unresponsive).twice_in(CollectorName::Cluster),
     rule(FindingId::ListenerUnresponsive, 6, 4, listener_unresponsive)
         .twice_in(CollectorName::Cluster),
-    rule(FindingId::BrokerFenced, 10, 10, broker_fenced),
-    rule(FindingId::MetadataStalled, 5, 5, metadata_stalled),
-    // Longer than a session lasts, which ends before the broker opens the next one, and than a start takes.
-    rule(FindingId::NotRegistered, 60, 10, not_registered),
+    rule(FindingId::BrokerFenced, 3, 10, broker_fenced),
+    rule(FindingId::MetadataStalled, 2, 5, metadata_stalled),
+    rule(FindingId::StaleView, 2, 3, stale_view),
+    // Other servers of the ensemble are tried meanwhile.
+    rule(FindingId::ZooKeeperUnreachable, 4, 5, zookeeper_unreachable),
+    rule(FindingId::CutOff, 0, 3, cut_off),
+    // Two readings: a broker whose session has expired opens the next one at once.
+    rule(FindingId::NotRegistered, 6, 10, not_registered),
     rule(
         FindingId::FileHandleExhaustion,
         10,
@@ -114,8 +123,12 @@ pub const RULES: [Rule; 28] = [
     rule(FindingId::IsrLeaderAlone, 15, 10, |case| {
         followers_missing(case, |counts| Some(counts.isr_leader_alone))
     }),
+    rule(FindingId::PartialStall, 0, 0, partial_stall),
+    rule(FindingId::FollowersLost, 2, 5, followers_lost),
     rule(FindingId::LikelyDeadlock, 0, 0, likely_deadlock),
+    rule(FindingId::EndlessLoop, 0, 0, endless_loop),
     rule(FindingId::MissingThread, 0, 0, missing_thread),
+    rule(FindingId::ReplicaBehind, 5, 5, replica_behind),
     rule(FindingId::RegisteredButDead, 0, 0, registered_but_dead),
     rule(FindingId::FileHandleLeak, 60, 300, file_handle_leak),
     rule(FindingId::DeadSocketPileup, 60, 60, dead_socket_pileup),
@@ -125,6 +138,7 @@ pub const RULES: [Rule; 28] = [
         followers_missing(case, |counts| Some(counts.under_replicated))
     }),
     rule(FindingId::ViewsDiverge, 30, 10, views_diverge),
+    rule(FindingId::PathCut, 0, 3, path_cut),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
     rule(FindingId::CertificateExpiry, 0, 0, certificate_expiry),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
@@ -167,18 +181,6 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
     present_if(facts)
 }
 
-fn stalled_pool(case: &Case<'_>) -> RuleResult {
-    let Some(stalls) = case
-        .broker
-        .threads
-        .fresh(case.now)
-        .and_then(|report| report.stalls.as_ref())
-    else {
-        return Unknown;
-    };
-    present_if(stalls.found.iter().map(stall_text))
-}
-
 /// Only what dumps far enough apart show: a wait for a peer or a disk ends.
 fn likely_deadlock(case: &Case<'_>) -> RuleResult {
     let (Some(report), Some((_, at))) = (
@@ -192,6 +194,22 @@ fn likely_deadlock(case: &Case<'_>) -> RuleResult {
         .iter()
         .filter(|likely| at.since(likely.since) >= STANDS);
     present_if(stands.map(likely_text))
+}
+
+fn endless_loop(case: &Case<'_>) -> RuleResult {
+    let Some(report) = case.broker.threads.fresh(case.now) else {
+        return Unknown;
+    };
+    let fact = |found: &Loop| {
+        let method = stack::shown(&found.frames).next().unwrap_or_default();
+        let issues = found.known_issues.iter().map(|known| &known.issue);
+        let issues = first_of(issues, found.known_issues.len());
+        format!(
+            "{} uses a core and does not come out of one method, as by {issues}: {method}",
+            found.thread
+        )
+    };
+    present_if(report.loops.iter().map(fact))
 }
 
 fn missing_thread(case: &Case<'_>) -> RuleResult {
@@ -396,24 +414,6 @@ fn accept_queue_full(case: &Case<'_>) -> RuleResult {
         Some(format!(
             "listener {}: {} connections wait, its limit is {limit}",
             queue.listener, queue.length
-        ))
-    });
-    present_if(facts)
-}
-
-fn peer_unreachable(case: &Case<'_>) -> RuleResult {
-    let Some(probes) = case.broker.probes.fresh(case.now) else {
-        return Unknown;
-    };
-    let facts = probes.peers.iter().filter_map(|peer| {
-        let error = peer
-            .connect
-            .error
-            .as_ref()
-            .or_else(|| peer.api.as_ref()?.error.as_ref())?;
-        Some(format!(
-            "from broker {} to broker {}: {}",
-            case.broker.label, peer.peer.id, error.message
         ))
     });
     present_if(facts)

@@ -1,7 +1,8 @@
 //! The verdict in words.
 
-use super::finding::{BrokerDiagnosis, BrokerState, FindingId, Recovery};
-use super::memory::PARTIAL;
+use super::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId, Recovery, Severity};
+use super::last_words::last_words;
+use super::memory::{PARTIAL, nonsense};
 use crate::model::{BrokerSnapshot, Moment, NamedIssue, clock_text, duration_text};
 
 /// The verdict in one sentence for a person, and what to do.
@@ -17,13 +18,13 @@ pub fn sentence(
     let with = |text: String, remedy: &str| (text, remedy.to_owned());
     match diagnosis.state {
         BrokerState::Down => match broker.ended {
-            Some(ended) => with(
-                format!(
-                    "{name} is down: its process ended at {}.",
-                    clock_text(ended)
-                ),
-                "Start it.",
-            ),
+            Some(ended) => {
+                let at = clock_text(ended);
+                let last = broker.last.clone().unwrap_or_default();
+                let (facts, remedy) = last_words(&last);
+                let text = format!("{name} is down: its process ended at {at}.{facts}");
+                (text, remedy)
+            }
             None => match broker.broker.started.filter(|_| is_starting) {
                 Some(started) => with(
                     format!(
@@ -57,14 +58,12 @@ pub fn sentence(
                     format!("{name} is stopped by a signal since {since}."),
                     "Continue it: kill -CONT.",
                 )
-            } else if let Some(finding) = find(FindingId::JvmPaused) {
+            } else if let Some(finding) = find(FindingId::DiskHung) {
                 let since = clock_text(finding.since);
+                let what = finding.facts.first().map_or("", String::as_str);
                 with(
-                    format!(
-                        "{name} is alive but its JVM pauses most of the time since {since}: {}.",
-                        finding.facts.join("; ")
-                    ),
-                    "Check its heap.",
+                    format!("{name} is alive but its disk does not answer since {since}: {what}."),
+                    "Mend the disk; a restart does not help.",
                 )
             } else if let Some(finding) = find(FindingId::StalledPool) {
                 let since = clock_text(finding.since);
@@ -82,6 +81,16 @@ pub fn sentence(
                     format!("{name} is alive but stalled since {since}{by}: {what}."),
                     "Restart it if it lasts.",
                 )
+            // After the stalls: these are measured in the time in which the JVM runs, so pauses explain none.
+            } else if let Some(finding) = find(FindingId::JvmPaused) {
+                let since = clock_text(finding.since);
+                with(
+                    format!(
+                        "{name} is alive but its JVM pauses most of the time since {since}: {}.",
+                        finding.facts.join("; ")
+                    ),
+                    "Check its heap.",
+                )
             } else if let Some(finding) = find(FindingId::BrokerFenced)
                 && find(FindingId::ApiUnresponsive).is_none()
             {
@@ -91,6 +100,23 @@ pub fn sentence(
                         "{name} is alive but fenced by the controller since {since}: it serves no client."
                     ),
                     "See what is found below.",
+                )
+            } else if let (None, Some(finding)) =
+                (find(FindingId::ApiUnresponsive), find(FindingId::CutOff))
+            {
+                let since = clock_text(finding.since);
+                with(
+                    format!("{name} is alive but cut off from its cluster since {since}."),
+                    FindingId::CutOff.kind().what_to_do,
+                )
+            } else if let (None, Some(finding)) =
+                (find(FindingId::ApiUnresponsive), find(FindingId::StaleView))
+            {
+                let since = clock_text(finding.since);
+                let facts = finding.facts.join("; ");
+                with(
+                    format!("{name} acts on an old state of its cluster since {since}: {facts}."),
+                    FindingId::StaleView.kind().what_to_do,
                 )
             } else if let (None, Some(finding)) = (
                 find(FindingId::ApiUnresponsive),
@@ -105,9 +131,12 @@ pub fn sentence(
                 )
             } else {
                 let since = find(FindingId::ApiUnresponsive).map_or(since, |finding| finding.since);
+                let stall = find(FindingId::PartialStall);
+                let stall = stall.map(|stall| format!(": {}", stall.facts.join("; ")));
                 let text = format!(
-                    "{name} accepts connections and answers nothing since {}.",
-                    clock_text(since)
+                    "{name} accepts connections and answers nothing since {}{}.",
+                    clock_text(since),
+                    stall.unwrap_or_default()
                 );
                 with(text, "See what is found below.")
             }
@@ -118,13 +147,18 @@ pub fn sentence(
                     "{name} {} since {}: {}.",
                     match finding.id {
                         FindingId::JvmPaused => "pauses most of the time",
+                        FindingId::CutOff => "is cut off from other brokers",
+                        FindingId::ZooKeeperUnreachable => "has most likely lost ZooKeeper",
                         FindingId::MetadataStalled => "acts on an old state of its cluster",
                         _ => "works only in part",
                     },
                     clock_text(finding.since),
                     finding.facts.join("; ")
                 ),
-                "See what is found below.",
+                match finding.id {
+                    FindingId::PartialStall => FindingId::PartialStall.kind().what_to_do,
+                    _ => "See what is found below.",
+                },
             ),
             None => with(
                 format!(
@@ -134,10 +168,29 @@ pub fn sentence(
                 "",
             ),
         },
-        BrokerState::Unknown => with(
-            format!("{name} is unknown: the readings that decide are missing."),
-            "See what is unknown, and why.",
-        ),
+        BrokerState::Unknown => {
+            let critical = |found: &&Finding| found.id.kind().severity == Severity::Critical;
+            if let Some(message) = nonsense(broker, now) {
+                with(
+                    format!("{name} is unknown: {message}."),
+                    "Find out what answers there.",
+                )
+            } else if let Some(found) = diagnosis.findings.iter().find(critical) {
+                let (title, since) = (found.id.kind().title, clock_text(found.since));
+                let facts = found.facts.join("; ");
+                with(
+                    format!(
+                        "{name} is unknown, for a critical finding stands: {title} since {since}: {facts}."
+                    ),
+                    found.id.kind().what_to_do,
+                )
+            } else {
+                with(
+                    format!("{name} is unknown: the readings that decide are missing."),
+                    "See what is unknown, and why.",
+                )
+            }
+        }
         BrokerState::Healthy => match &diagnosis.recovery {
             Some(Recovery {
                 in_every_isr: Some(complete),

@@ -18,7 +18,7 @@ const NAMES: [&str; 4] = [
 ];
 
 /// Two Metadata responses that were read further apart are not compared.
-const TOGETHER: Duration = Duration::from_secs(10);
+pub(super) const TOGETHER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Views {

@@ -18,6 +18,7 @@ mod metadata_log;
 mod secured;
 mod soak;
 mod stalls;
+mod strikes;
 #[path = "../support/mod.rs"]
 mod support;
 mod verdict;

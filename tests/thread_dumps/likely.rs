@@ -314,12 +314,13 @@ fn no_other_dump_shows_one() {
         tried += 1;
     }
     assert!(tried >= 22, "{tried}");
-    // Those without their end, one whose lines are in reverse order, and the form that has no locks.
+    // Those without their end or their beginning, one whose lines are in reverse order, and the form that has no locks.
     let end = "the end, which is cut off";
+    let beginning = "whether it has all threads: it does not begin as a whole dump does";
     let locks = "the locks: Thread.dump_to_file prints them from JDK 25 on";
     let tda = "thread-dumps/irockel-tda/tda/src/test/resources";
-    let upside_down =
-        "thread-dumps/parttimenerd-jthreaddump/src/test/resources/thread-dump-jstack.txt";
+    let made_up = "thread-dumps/parttimenerd-jthreaddump/src/test/resources";
+    let upside_down = format!("{made_up}/thread-dump-jstack.txt");
     let expected = [
         format!("incident/jstack/after-upgrade.txt: {end}"),
         format!("{tda}/carrier_stuck.log: {end}"),
@@ -327,6 +328,8 @@ fn no_other_dump_shows_one() {
         format!("{tda}/jdk11_long_running.log: {end}"),
         format!("thread-dumps/own/dump_to_file-jdk21.json: {locks}"),
         format!("thread-dumps/own/dump_to_file-jdk21.txt: {locks}"),
+        format!("{made_up}/thread-dump-deadlock.txt: {beginning}"),
+        format!("{made_up}/thread-dump-jcmd.txt: {beginning}"),
         format!("{upside_down}: 1 BLOCKED thread"),
         format!("{upside_down}: {end}"),
     ];

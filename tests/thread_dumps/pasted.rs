@@ -295,6 +295,14 @@ fn the_answer_says_what_was_not_understood() {
     for dump in parse(EXPIRY).unwrap() {
         analysis.add("b.txt", &dump);
     }
+    let banner = "Full thread dump OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode):\n\n";
+    for dump in parse(&format!(
+        "{banner}{EXPIRY}JNI global refs: 4, weak refs: 0\n"
+    ))
+    .unwrap()
+    {
+        analysis.add("d.txt", &dump);
+    }
     let DumpError::NoThread(unread) = parse(&HANDLER.replace('"', "")).unwrap_err() else {
         panic!()
     };
@@ -302,8 +310,11 @@ fn the_answer_says_what_was_not_understood() {
     assert_eq!(
         text(&analysis),
         "a.txt: 1 threads\nWhether there is a deadlock is not known.\n\
-         Not understood: the lock that kafka-request-handler-3 waits for\n\n\
-         b.txt: 1 threads\nNo deadlock.\n\n\
+         Not understood: the lock that kafka-request-handler-3 waits for\n\
+         Not understood: whether it has all threads: it does not begin as a whole dump does\n\n\
+         b.txt: 1 threads\nWhether there is a deadlock is not known.\n\
+         Not understood: whether it has all threads: it does not begin as a whole dump does\n\n\
+         d.txt: 1 threads, OpenJDK 64-Bit Server VM (17.0.15+6 mixed mode)\nNo deadlock.\n\n\
          c.txt: parts of a thread dump, no thread was read\nWhether there is a deadlock is not known.\n\
          Not understood: 1 BLOCKED thread\n\n"
     );

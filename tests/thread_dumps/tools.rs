@@ -98,6 +98,17 @@ fn visualvm() {
     assert_eq!(read(&parked), (expected, 2));
 }
 
+/// What JConsole shows of a thread, copied from one after the other.
+#[test]
+fn jconsole() {
+    let text = "Name: a\nState: BLOCKED on x.C@39 owned by: b\nTotal blocked: 1  Total waited: 0\n\nStack trace: \n\
+        x.A.first(A.java:1)\n   - locked x.D@40\nx.A.second(A.java:2)\n\n\n\
+        Name: b\nState: BLOCKED on x.D@40 owned by: a\nTotal blocked: 2  Total waited: 1\n\nStack trace: \n\
+        x.B.first(B.java:1)\n   - locked x.C@39\njava.lang.Thread.run(Thread.java:748)\n\n\
+        Name: c\nState: RUNNABLE\nTotal blocked: 0  Total waited: 0\n\nStack trace: \nx.E.f(E.java:3)\n";
+    assert_eq!(read(text), (pair("a", "b"), 3));
+}
+
 #[test]
 fn intellij() {
     // The debugger.

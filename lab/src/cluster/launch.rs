@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{ANSWER_TIME, Cluster, Node, START_TIME, TOOL_TIME};
+use super::{ANSWER_TIME, Cluster, ClusterOptions, Node, START_TIME, TOOL_TIME, run_tool};
 use crate::cell::{Cell, Process};
+use crate::hosts::Host;
 use crate::security::{STORE_PASSWORD, Secured};
 use crate::sleep_between_polls;
 use crate::versions::Mode;
@@ -40,6 +41,24 @@ pub(super) fn write_logging(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("tools-log4j2.xml"), TOOLS_LOG4J_2)
 }
 
+/// The first port of the listeners on hosts, and ZooKeeper's there.
+const FIRST_PORT: u16 = 9092;
+const ZOOKEEPER_PORT: u16 = 2181;
+/// Space that is not used costs nothing.
+const DISK_SIZE: &str = "16G";
+
+/// Returns the places of the brokers, and that of ZooKeeper or the controller.
+pub(super) fn hosts(options: &ClusterOptions, cell: &Cell, folder: &Path) -> Result<Vec<Host>> {
+    let count = options.brokers.len() + 1;
+    if !options.hosts {
+        return Ok(vec![Host::shared(cell); count]);
+    }
+    let folder = folder.file_name().context("a folder has a name")?;
+    (1..=count)
+        .map(|number| Host::create(cell, u8::try_from(number)?, folder))
+        .collect()
+}
+
 impl Cluster {
     /// Gives every node its ports, its folder and its `server.properties`.
     pub(super) fn create_nodes(&mut self) -> Result<()> {
@@ -55,17 +74,26 @@ impl Cluster {
         }
         // For each node: the broker's listeners and the controller's.
         let listeners = self.options.listeners.len();
-        let ports = self.cell.free_ports((listeners + 1) * roles.len())?;
+        let ports = if self.options.hosts {
+            let of_one = (FIRST_PORT..).take(listeners + 1);
+            roles.iter().flat_map(|_| of_one.clone()).collect()
+        } else {
+            self.cell.free_ports((listeners + 1) * roles.len())?
+        };
+        let hosts = self.hosts.clone();
         let nodes: Vec<_> = roles
             .into_iter()
             .zip(ports.chunks_exact(listeners + 1))
+            .zip(hosts)
             .collect();
         let voters: Vec<_> = nodes
             .iter()
-            .filter(|((_, _, is_controller), _)| *is_controller)
-            .map(|((id, _, _), ports)| format!("{id}@127.0.0.1:{}", ports[listeners]))
+            .filter(|(((_, _, is_controller), _), _)| *is_controller)
+            .map(|(((id, _, _), ports), host)| {
+                format!("{id}@{}:{}", host.address, ports[listeners])
+            })
             .collect();
-        for ((id, is_broker, is_controller), ports) in nodes {
+        for (((id, is_broker, is_controller), ports), host) in nodes {
             let name = format!("{}-{id}", if is_broker { "broker" } else { "controller" });
             let (folder, outside) = (
                 self.folder.join(&name),
@@ -73,47 +101,46 @@ impl Cluster {
             );
             fs::create_dir(&outside)?;
             set_owner(&outside, self.options.user)?;
-            let properties = self.properties(
-                id,
-                is_broker,
-                is_controller,
-                ports,
-                &folder,
-                &voters.join(","),
-            );
-            fs::write(outside.join("server.properties"), properties)?;
+            let all_ports = ports;
             let ports = match (is_broker, is_controller) {
                 (true, true) => ports.to_vec(),
                 (true, false) => ports[..listeners].to_vec(),
                 _ => vec![ports[listeners]],
             };
             let log = outside.join("server.log");
-            self.nodes.push(Node {
+            let node = Node {
                 id,
+                host,
                 ports,
                 is_broker,
+                disks: 1 + self.options.further_disks,
                 folder,
                 log,
                 log_start: 0,
                 process: None,
-            });
+            };
+            let properties = self.properties(&node, is_controller, all_ports, &voters.join(","));
+            fs::write(outside.join("server.properties"), properties)?;
+            if self.options.hosts {
+                for disk in node.data_folders() {
+                    node.host.mount_disk(&disk, DISK_SIZE)?;
+                }
+            }
+            self.nodes.push(node);
         }
         Ok(())
     }
 
-    fn properties(
-        &self,
-        id: i32,
-        is_broker: bool,
-        is_controller: bool,
-        ports: &[u16],
-        folder: &Path,
-        voters: &str,
-    ) -> String {
+    fn properties(&self, node: &Node, is_controller: bool, ports: &[u16], voters: &str) -> String {
+        let (id, is_broker, address) = (node.id, node.is_broker, node.host.address);
+        let data: Vec<_> = node
+            .data_folders()
+            .map(|folder| folder.display().to_string())
+            .collect();
         let replicas = self.options.brokers.len().min(3);
         let named = self.secured.names().zip(ports);
         let named: Vec<_> = named
-            .map(|(name, port)| format!("{name}://127.0.0.1:{port}"))
+            .map(|(name, port)| format!("{name}://{address}:{port}"))
             .collect();
         let clients = named.join(",");
         let mut lines = format!(
@@ -121,7 +148,7 @@ impl Cluster {
              offsets.topic.num.partitions={}\ndefault.replication.factor={replicas}\nmin.insync.replicas=1\n\
              log.retention.hours=1\nnum.network.threads=3\nnum.io.threads=8\n\
              group.min.session.timeout.ms=1000\noffsets.retention.check.interval.ms=10000\n",
-            folder.join("data").display(),
+            data.join(","),
             self.options.offsets_partitions,
         );
         if !self.version.name.starts_with("0.10.") {
@@ -134,8 +161,9 @@ impl Cluster {
         }
         if let Some((_, port)) = &self.zookeeper {
             lines += &format!(
-                "broker.id={id}\nlisteners={clients}\nzookeeper.connect=127.0.0.1:{port}{}\n\
+                "broker.id={id}\nlisteners={clients}\nzookeeper.connect={}:{port}{}\n\
                  zookeeper.connection.timeout.ms=30000\ncontrolled.shutdown.enable=true\n",
+                self.coordinating_host().address,
                 self.options.zookeeper_root
             );
             if self.secured.has_names() {
@@ -146,7 +174,7 @@ impl Cluster {
             }
         }
         if self.mode != Mode::ZooKeeper {
-            let controller = format!("CONTROLLER://127.0.0.1:{}", ports[named.len()]);
+            let controller = format!("CONTROLLER://{address}:{}", ports[named.len()]);
             let (roles, listeners) = match (is_broker, is_controller) {
                 (true, true) => ("broker,controller", format!("{clients},{controller}")),
                 (true, false) => ("broker", clients.clone()),
@@ -172,11 +200,13 @@ impl Cluster {
     }
 
     pub(super) fn start_zookeeper(&mut self) -> Result<()> {
-        let port = *self
-            .cell
-            .free_ports(1)?
-            .first()
-            .context("a port for ZooKeeper")?;
+        let host = self.coordinating_host().clone();
+        let port = if self.options.hosts {
+            ZOOKEEPER_PORT
+        } else {
+            let free = self.cell.free_ports(1)?;
+            *free.first().context("a port for ZooKeeper")?
+        };
         let (folder, outside) = (
             self.folder.join("zookeeper"),
             self.cell.host_path(&self.folder).join("zookeeper"),
@@ -184,9 +214,10 @@ impl Cluster {
         fs::create_dir(&outside)?;
         set_owner(&outside, self.options.user)?;
         let lines = format!(
-            "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
+            "tickTime=2000\ndataDir={}\nclientPort={port}\nclientPortAddress={}\nmaxClientCnxns=0\n\
              admin.enableServer=false\n4lw.commands.whitelist=*\n",
-            folder.join("data").display()
+            folder.join("data").display(),
+            host.address
         );
         fs::write(outside.join("zoo.cfg"), lines)?;
         let mut command = self.java_command("128m", "");
@@ -195,9 +226,10 @@ impl Cluster {
             .arg(&self.classpath)
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain");
         command.arg(folder.join("zoo.cfg"));
-        let mut process = spawn_logged(&self.cell, command, &outside.join("zookeeper.log"))?;
+        let mut process = spawn_logged(&host.cell, command, &outside.join("zookeeper.log"))?;
         let deadline = Instant::now() + START_TIME;
-        while self.cell.connect(port).is_err() {
+        let address = (host.address, port).into();
+        while self.cell.connect_to(address).is_err() {
             if let Some(status) = process.ended()? {
                 let log = fs::read_to_string(outside.join("zookeeper.log"))?;
                 bail!(
@@ -232,8 +264,7 @@ impl Cluster {
                     }
                 }
             }
-            self.run_tool("kafka-storage format", tool, TOOL_TIME)
-                .map(drop)
+            run_tool(&node.host.cell, "kafka-storage format", tool, TOOL_TIME).map(drop)
         };
         thread::scope(|scope| {
             let tools: Vec<_> = self
@@ -261,8 +292,7 @@ impl Cluster {
             tool.arg(stem.with_extension("pem"))
                 .arg(stem.with_extension("p12"));
         }
-        self.run_tool("java Keystore.java", tool, TOOL_TIME)
-            .map(drop)
+        run_tool(&self.cell, "java Keystore.java", tool, TOOL_TIME).map(drop)
     }
 
     /// Makes the users of SCRAM in ZooKeeper, before the brokers start.
@@ -270,7 +300,7 @@ impl Cluster {
         let Some((_, port)) = self.zookeeper.as_ref().filter(|_| self.secured.has_scram()) else {
             return Ok(());
         };
-        let zookeeper = format!("127.0.0.1:{port}");
+        let zookeeper = format!("{}:{port}", self.coordinating_host().address);
         for (user, credentials) in Secured::scram_users() {
             let mut arguments = vec!["--zookeeper", &zookeeper];
             arguments.extend(["--entity-type", "users", "--entity-name", user]);
@@ -283,17 +313,25 @@ impl Cluster {
 
     pub(super) fn launch(&mut self, index: usize) -> Result<()> {
         let mut command = self.java_command(&self.options.heap, "");
+        let folder = self
+            .nodes
+            .get(index)
+            .context("a node that is there")?
+            .folder
+            .display()
+            .to_string();
+        let options = self.options.jvm_options.iter();
         command
             .arg("-Xms64m")
             .args(self.secured.jvm_option())
-            .args(&self.options.jvm_options)
+            .args(options.map(|option| option.replace("{folder}", &folder)))
             .arg("-cp")
             .arg(&self.classpath)
             .arg("kafka.Kafka");
         let node = self.nodes.get_mut(index).context("a node that is there")?;
         command.arg(node.folder.join("server.properties"));
         node.log_start = fs::metadata(&node.log).map_or(0, |log| log.len());
-        node.process = Some(spawn_logged(&self.cell, command, &node.log)?);
+        node.process = Some(spawn_logged(&node.host.cell, command, &node.log)?);
         Ok(())
     }
 
@@ -302,7 +340,7 @@ impl Cluster {
         let node = self.nodes.get_mut(index).context("a node that is there")?;
         loop {
             let log = node.log()?;
-            let listens = || self.cell.connect(node.port()).is_ok();
+            let listens = || self.cell.connect_to(node.address()).is_ok();
             if log.contains("started (kafka.server.Kafka") && listens() {
                 return Ok(());
             }
@@ -353,7 +391,8 @@ impl Cluster {
 
     /// Returns ZooKeeper's sessions and their ephemeral nodes.
     fn zookeeper_dump(&self, port: u16) -> io::Result<String> {
-        let mut stream = self.cell.connect(port)?;
+        let address = (self.coordinating_host().address, port).into();
+        let mut stream = self.cell.connect_to(address)?;
         stream.set_read_timeout(Some(ANSWER_TIME))?;
         stream.write_all(b"dump")?;
         let mut text = String::new();

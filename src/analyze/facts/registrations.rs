@@ -131,8 +131,9 @@ impl Gathering<'_> {
                     Some(Source::Registration),
                     "fenced: the controller does not get its heartbeats, and it leads nothing",
                 ),
+                // It speaks neither against it nor for its being alive: it may have ended since.
                 (false, true) => (
-                    FactKind::Registered,
+                    FactKind::ShutsDown,
                     None,
                     "registered in the metadata log, in a controlled shutdown",
                 ),

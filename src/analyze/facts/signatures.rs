@@ -1,15 +1,15 @@
 //! The severest lines of a broker's log, by the signatures that the collector `logs` counts.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use super::gathering::{Gathering, count, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Source};
 use crate::analyze::formats::server_log::SECONDS;
+use crate::analyze::long_log::{KEPT_OF_SIGNATURE, known_signatures};
 use crate::analyze::names::Name;
 use crate::model::Severity;
-use crate::threads::log_signatures::{Found, LogMatcher, LogReader, log_signatures};
+use crate::threads::log_signatures::{Found, LogReader, log_signatures};
 
 /// Threads that are named.
 const NAMED: usize = 8;
@@ -25,8 +25,9 @@ struct Seen {
 impl Gathering<'_> {
     /// `own` is the broker that wrote the log, where that is known.
     pub(super) fn signatures(&mut self, file: &File<'_>, own: Option<&Name>) {
-        static MATCHER: LazyLock<Option<LogMatcher>> = LazyLock::new(|| LogMatcher::new(&[]).ok());
-        let Some(matcher) = &*MATCHER else { return };
+        let Some(matcher) = known_signatures() else {
+            return;
+        };
         let mut seen: BTreeMap<usize, Seen> = BTreeMap::new();
         let mut found = |line: Found| {
             let seen = seen.entry(line.signature).or_default();
@@ -57,8 +58,13 @@ impl Gathering<'_> {
                 true => String::new(),
                 false => format!(": {}", list(&seen.threads)),
             };
+            // Of a long log no more are kept.
+            let more = match seen.times < KEPT_OF_SIGNATURE {
+                true => "",
+                false => " or more",
+            };
             let (name, times, meaning) = (&of.name, count(seen.times, "time"), &of.meaning);
-            let text = format!("its log has {name} {times}{when}{threads}. {meaning}");
+            let text = format!("its log has {name} {times}{more}{when}{threads}. {meaning}");
             let fact = fact(FactKind::Logged, file, text, &[("times", seen.times)]);
             self.add(own, fact.against(own.map(|_| Source::Own)));
         }

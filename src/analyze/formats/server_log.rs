@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use memchr::memmem;
+
 use super::{Pattern, sockets};
+use crate::threads::log_signatures::pattern_of;
 
 /// Limit of each collection; no broker has as many partitions.
 const KEPT: usize = 100_000;
@@ -88,14 +91,20 @@ pub enum Saying<'a> {
 
 /// What [`parse`] would make of a line.
 pub fn says<'a>(line: &'a str, known: &mut Known) -> Saying<'a> {
-    let mut log = Log::default();
+    let [broker, client, either] = known.kinds;
+    let mut log = Log {
+        broker,
+        client,
+        either,
+        ..Log::default()
+    };
     log.read(line);
     let is_line = !log.last.is_empty();
     let kinds = [log.broker, log.client, log.either];
     log.ids.retain(|id| !known.ids.contains(id));
     log.addresses
         .retain(|address, id| known.addresses.get(address) != Some(id));
-    let is_new = std::iter::zip(kinds, known.kinds).any(|(is, was)| is && !was);
+    let is_new = kinds != known.kinds;
     let isr_change = std::mem::take(&mut log.isr_changes).pop_first();
     let rest = Log {
         lines: 0,
@@ -107,9 +116,7 @@ pub fn says<'a>(line: &'a str, known: &mut Known) -> Saying<'a> {
         ..log
     };
     let says_something = is_new || rest != Log::default();
-    for (is, was) in std::iter::zip(kinds, &mut known.kinds) {
-        *was |= is;
-    }
+    known.kinds = kinds;
     if known.ids.len() + known.addresses.len() < KEPT {
         known.ids.extend(&rest.ids);
         known.addresses.extend(&rest.addresses);
@@ -204,10 +211,11 @@ fn time_in(start: &str) -> &str {
 /// `Partition [t,3] on broker 2: Shrinking ISR for partition [t,3] from 2,1,3 to 2 (kafka.cluster.Partition)`,
 /// later `[Partition t-3 broker=2] Shrinking ISR from 2,1,3 to 2. Leader: ...`.
 static ISR_CHANGE: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::new(
+    let (shrunk, expanded) = (pattern_of("isr_shrunk"), pattern_of("isr_expanded"));
+    Pattern::new(&format!(
         r"Partition\  (?<partition>\S+) \  (?: on\ broker\  (?<id>\d+) )? .*?
-          (?: Shrinking | Expanding )\ ISR\  .*? from\  (?<from>[\d,]+) \ to\  (?<to>[\d,]+)",
-    )
+          (?-x:{shrunk}|{expanded}) .*? from\  (?<from>[\d,]+) \ to\  (?<to>[\d,]+)",
+    ))
 });
 
 static PRODUCE_ERROR: LazyLock<Pattern> = LazyLock::new(|| {
@@ -217,9 +225,8 @@ static PRODUCE_ERROR: LazyLock<Pattern> = LazyLock::new(|| {
 });
 
 /// A refused connection is no such sign: a broker that starts or is down refuses connections.
-static DISCONNECT: LazyLock<Pattern> = LazyLock::new(|| {
-    Pattern::new(r"Connection\ to\  (?<id>\d+) .* was\ disconnected\ before\ the\ response")
-});
+static DISCONNECT: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern::new(&format!("(?-x:{})", pattern_of("peer_disconnected"))));
 
 impl<'a> Log<'a> {
     fn setting(&mut self, line: &'a str) {
@@ -277,9 +284,13 @@ impl<'a> Log<'a> {
                 self.first = time;
             }
         }
-        self.broker |= BROKER_CLASS.is_match(message) || BROKER_LOGGER.is_match(logger);
-        self.client |= CLIENT_CLASS.is_match(message) || CLIENT_LOGGER.is_match(logger);
-        self.either |= EITHER_CLASS.is_match(line);
+        // Each is looked for until it is found, and what follows only where a rare word stands: most lines have none.
+        let has = |words: &str| memmem::find(message.as_bytes(), words.as_bytes()).is_some();
+        self.broker =
+            self.broker || BROKER_CLASS.is_match(message) || BROKER_LOGGER.is_match(logger);
+        self.client =
+            self.client || CLIENT_CLASS.is_match(message) || CLIENT_LOGGER.is_match(logger);
+        self.either = self.either || EITHER_CLASS.is_match(line);
         if let Some([id]) = WRITER.groups(message) {
             self.broker = true;
             self.add_id(id);
@@ -287,20 +298,23 @@ impl<'a> Log<'a> {
         if let Some([version]) = VERSION.groups(message) {
             self.version = Some(version);
         }
-        if let Some([address, id]) = ADDRESS.groups(message)
+        if has(" (id: ")
+            && let Some([address, id]) = ADDRESS.groups(message)
             && let (Some(address), Ok(id)) = (sockets::address(address), id.parse())
             && self.addresses.len() < KEPT
         {
             self.addresses.insert(address, id);
         }
-        if let Some([partition, id, from, to]) = ISR_CHANGE.groups(message)
+        if has(" ISR ")
+            && let Some([partition, id, from, to]) = ISR_CHANGE.groups(message)
             && self.isr_changes.len() < KEPT
         {
             self.add_id(id);
             let change = IsrChange { time, from, to };
             self.isr_changes.insert(partition, change);
         }
-        if let Some([partition, error]) = PRODUCE_ERROR.groups(message)
+        if has("on topic-partition ")
+            && let Some([partition, error]) = PRODUCE_ERROR.groups(message)
             && self.produce_errors.len() < KEPT
         {
             *self.produce_errors.entry((error, partition)).or_default() += 1;
@@ -311,6 +325,9 @@ impl<'a> Log<'a> {
 
     /// An exception, mostly on a line of its own below the one with the time.
     fn exception(&mut self, text: &'a str) {
+        if memmem::find(text.as_bytes(), b"disconnected").is_none() {
+            return;
+        }
         if let Some([id]) = DISCONNECT.groups(text)
             && let Ok(id) = id.parse()
             && self.disconnects.len() < KEPT

@@ -1,6 +1,8 @@
 //! What others say of a broker's partitions: a peer, to check the broker's own counts, and in place of them while the broker
 //! is silent or suspect.
 
+use std::sync::{Arc, PoisonError};
+
 use super::ClusterClient;
 use super::count::count_others;
 use super::states::{MOST_STATES, States, counts};
@@ -33,20 +35,25 @@ impl ClusterClient {
         }
     }
 
-    /// What a peer counts: once a minute, and in every round while that differs from the broker's own counts.
+    /// What a peer counts: once a minute, and in every round while that differs from the broker's own counts, or something
+    /// else `doubts` them.
     pub async fn check(
         &mut self,
         counts: Option<&ClusterCounts>,
+        doubts: bool,
         probed: &[PeerProbe],
     ) -> Option<ClusterCounts> {
         let own = counts.filter(|counts| counts.source == ClusterSource::Own)?;
-        if self.unchecked > 0 {
+        if self.unchecked > 0 && !doubts {
             self.unchecked -= 1;
             return None;
         }
         let why = Failure::new(Reason::Slow, "a check of what the broker itself says");
         let peer = self.ask(why, probed, None).await.ok();
-        let same = peer.as_ref().is_none_or(|peer| peer.view() == own.view());
+        let id = self.broker.id;
+        let lists = |peer: &ClusterCounts| peer.live_brokers.iter().any(|one| Some(one.id) == id);
+        let agrees = |peer: &ClusterCounts| peer.view() == own.view() && lists(peer);
+        let same = peer.as_ref().is_none_or(agrees);
         self.unchecked = if same { CHECKED_EVERY - 1 } else { 0 };
         peer
     }
@@ -65,11 +72,16 @@ impl ClusterClient {
             && let Some(client) = self.peers.clients.get_mut(&peer)
         {
             let most = states.as_ref().map_or(0, |_| MOST_STATES);
-            let read = move |metadata: Metadata<'_>| count_others(metadata, id, most);
+            let whole = Arc::clone(&self.whole);
+            let read = move |metadata: Metadata<'_>| {
+                let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+                count_others(metadata, id, most, &mut whole)
+            };
             return match client.metadata(read).await.answer {
                 Ok((pass, kept)) => {
                     let peer = ClusterSource::Peer(peer);
-                    let counts = counts(pass, kept, id, peer, silence.message, states).await;
+                    let counts =
+                        counts(pass, kept, id, peer, silence.message, states, &self.whole).await;
                     let asked = self.listeners.address();
                     self.peers.remember(id, asked, &counts.live_brokers);
                     Ok(counts)

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::relations::Relations;
+use super::whole::{Expected, Whole};
 use crate::kafka::wire::{self, Item, Metadata, Partition, WireError};
 use crate::model::{ABSENT_LISTED, ClusterCounts, ClusterSource, PartitionState, Peer};
 
@@ -18,8 +20,25 @@ pub fn count(
     source: ClusterSource,
     own_silence: Option<String>,
 ) -> Result<ClusterCounts, WireError> {
+    count_after(metadata, id, source, own_silence, &mut Whole::default())
+}
+
+/// As [`count`], with what earlier responses showed of the replicas.
+pub fn count_after(
+    metadata: Metadata<'_>,
+    id: i32,
+    source: ClusterSource,
+    own_silence: Option<String>,
+    whole: &mut Whole,
+) -> Result<ClusterCounts, WireError> {
     let mut pass = Pass::of(id);
-    pass.read(metadata, Pass::partition)?;
+    pass.read(metadata.clone(), |pass, topic, seen| {
+        pass.partition(topic, seen, whole);
+    })?;
+    pass.end(whole);
+    if pass.is_short() {
+        pass.relate(metadata, whole)?;
+    }
     Ok(pass.counts(source, own_silence))
 }
 
@@ -32,10 +51,11 @@ pub(super) fn count_others(
     metadata: Metadata<'_>,
     id: i32,
     most: usize,
+    whole: &mut Whole,
 ) -> Result<(Pass, Option<Kept>), WireError> {
     let mut pass = Pass::of(id);
     let mut kept = Some(Kept::new());
-    pass.read(metadata, |pass, topic, seen| match &mut kept {
+    pass.read(metadata.clone(), |pass, topic, seen| match &mut kept {
         Some(some) if seen.is_replica && some.len() < most => {
             let before = some.last().filter(|(before, _)| **before == *topic);
             let topic = before.map_or_else(|| topic.into(), |(before, _)| Arc::clone(before));
@@ -43,12 +63,13 @@ pub(super) fn count_others(
         }
         Some(_) if seen.is_replica => {
             for (topic, seen) in kept.take().into_iter().flatten() {
-                pass.partition(&topic, seen);
+                pass.partition(&topic, seen, whole);
             }
-            pass.partition(topic, seen);
+            pass.partition(topic, seen, whole);
         }
-        _ => pass.partition(topic, seen),
+        _ => pass.partition(topic, seen, whole),
     })?;
+    pass.relate(metadata, whole)?;
     Ok((pass, kept))
 }
 
@@ -87,7 +108,10 @@ pub(super) struct Pass {
     live: Vec<i32>,
     counts: ClusterCounts,
     not_in_isr_by_leader: BTreeMap<i32, u64>,
+    followed_by_leader: BTreeMap<i32, u64>,
     under_replicated: Vec<PartitionState>,
+    /// Partitions of which the broker is a replica.
+    replicated: usize,
 }
 
 impl Pass {
@@ -97,7 +121,9 @@ impl Pass {
             live: Vec::new(),
             counts: ClusterCounts::default(),
             not_in_isr_by_leader: BTreeMap::new(),
+            followed_by_leader: BTreeMap::new(),
             under_replicated: Vec::new(),
+            replicated: 0,
         }
     }
 
@@ -138,13 +164,56 @@ impl Pass {
         self.live.binary_search(&id).is_ok()
     }
 
-    pub(super) fn partition(&mut self, topic: &str, seen: Seen) {
-        let short = seen.in_sync < seen.replicas;
+    /// After the last partition.
+    pub(super) fn end(&self, whole: &mut Whole) {
+        whole.end(self.replicated);
+    }
+
+    /// Whether ISRs that concern the broker lack replicas.
+    fn is_short(&self) -> bool {
+        self.counts.not_in_isr > 0 || self.counts.under_replicated > 0
+    }
+
+    /// Finds who is to blame for the replicas that ISRs lack.
+    fn relate(&mut self, metadata: Metadata<'_>, whole: &Whole) -> Result<(), WireError> {
+        let mut relations = Relations::new(self.id, &self.live);
+        for item in metadata {
+            let Item::Partition(partition) = item? else {
+                continue;
+            };
+            let (replicas, in_sync) = (partition.replicas.len(), partition.isr.len());
+            let grows = || whole.grows(partition.topic, partition.index, replicas, in_sync);
+            if partition.replicas.contains(self.id) && grows() {
+                continue;
+            }
+            for replica in partition.replicas.iter() {
+                relations.add(partition.leader, replica, partition.isr.contains(replica));
+            }
+        }
+        relations.put(&mut self.counts);
+        Ok(())
+    }
+
+    pub(super) fn partition(&mut self, topic: &str, seen: Seen, whole: &mut Whole) {
+        self.replicated += usize::from(seen.is_replica);
+        let expected = match seen.is_replica {
+            true => whole.take(topic, seen.index, seen.replicas, seen.in_sync),
+            false => Expected {
+                replicas: seen.replicas,
+                grows: false,
+                is_new: false,
+            },
+        };
+        let short = seen.in_sync < expected.replicas;
+        let live_leader = seen.leader.filter(|leader| self.is_live(*leader));
+        if let Some(leader) = live_leader.filter(|leader| *leader != self.id && seen.is_replica) {
+            *self.followed_by_leader.entry(leader).or_default() += 1;
+        }
         // Without a leader the ISR is usually empty. No live broker is in it, because that one would lead.
-        if seen.is_replica && !seen.is_in_sync {
+        if seen.is_replica && !expected.is_new && !seen.is_in_sync {
             self.counts.not_in_isr += 1;
             // At most one entry for each broker that the response lists.
-            if let Some(leader) = seen.leader.filter(|leader| self.is_live(*leader)) {
+            if let Some(leader) = live_leader {
                 *self.not_in_isr_by_leader.entry(leader).or_default() += 1;
             }
         }
@@ -176,7 +245,7 @@ impl Pass {
             partition: seen.index,
             leader: seen.leader,
             // An id has four bytes, and a message at most 2 GiB.
-            replicas: u32::try_from(seen.replicas).unwrap_or(u32::MAX),
+            replicas: u32::try_from(expected.replicas).unwrap_or(u32::MAX),
             isr: u32::try_from(seen.in_sync).unwrap_or(u32::MAX),
         });
     }
@@ -190,6 +259,7 @@ impl Pass {
             source,
             own_silence,
             not_in_isr_by_leader: Arc::new(self.not_in_isr_by_leader),
+            followed_by_leader: Arc::new(self.followed_by_leader),
             under_replicated_partitions: self.under_replicated.into(),
             ..self.counts
         }

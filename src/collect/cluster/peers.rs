@@ -1,14 +1,17 @@
 //! The other brokers of the cluster that are probed, each over one kept connection.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Duration, Instant};
 
 use super::address::{FIRST_PORT, address, is_local};
 use crate::kafka::client::{Client, ClientError};
 use crate::model::text;
-use crate::model::{Peer, PeerProbe, Probe, ProbeError};
+use crate::model::{CutPath, Peer, PeerProbe, Probe, ProbeError};
 
 /// Peers that are probed.
 const PEERS: usize = 8;
@@ -85,6 +88,7 @@ impl Peers {
         };
         let asked = self.clients.iter_mut().filter_map(|(id, client)| {
             client.allow_loopback(!self.elsewhere);
+            client.watch_path();
             Some((on_ring(id)?, client))
         });
         let mut probes = join_all(asked.map(|(peer, client)| probe_peer(peer, client))).await;
@@ -94,6 +98,28 @@ impl Peers {
                 .position(|(peer, _)| peer.id == probe.peer.id)
         });
         probes
+    }
+
+    /// Waits for owed answers until then, and returns at once whether a path is cut.
+    pub(super) async fn rest(&mut self, until: Instant) -> bool {
+        let clients = self.clients.values_mut();
+        let mut rests: FuturesUnordered<_> = clients.map(|client| client.rest(until)).collect();
+        while let Some(cut) = rests.next().await {
+            if cut {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where the peers are to which the path is cut.
+    pub(super) fn cut(&self) -> BTreeMap<i32, IpAddr> {
+        let cut = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.is_path_cut());
+        cut.filter_map(|(id, client)| Some((*id, client.remote()?)))
+            .collect()
     }
 
     /// Closes the connections to brokers that left the ring and owe nothing.
@@ -134,6 +160,7 @@ async fn probe_peer(peer: &Peer, client: &mut Client) -> PeerProbe {
         peer: peer.clone(),
         connect,
         api,
+        cut: client.is_path_cut().then_some(CutPath::Unknown),
     }
 }
 

@@ -2,11 +2,12 @@
 //! there and announces it rarely. So while a broker is silent or suspect, the states of its partitions are read where the
 //! leaders write them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
 use super::count::{Kept, Pass, Seen};
+use super::whole::Whole;
 use crate::collect::context::BrokerContext;
 use crate::collect::zookeeper::ensembles::{Ensemble, PartitionState};
 use crate::collect::zookeeper::plan::Plan;
@@ -65,6 +66,7 @@ pub(super) async fn counts(
     peer: ClusterSource,
     mut silence: String,
     states: Option<States>,
+    whole: &Mutex<Whole>,
 ) -> ClusterCounts {
     let too_many = || {
         format!(
@@ -83,8 +85,11 @@ pub(super) async fn counts(
             Err(why) => silence = format!("{silence}; {why}"),
         }
     }
+    let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
     for (topic, seen) in kept.into_iter().flatten() {
-        pass.partition(&topic, seen);
+        pass.partition(&topic, seen, &mut whole);
     }
+    pass.end(&mut whole);
+    drop(whole);
     pass.counts(source, Some(silence))
 }

@@ -18,6 +18,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use tokio::sync::Notify;
 
+use super::count::count;
 use super::peers::UNLISTED;
 use super::*;
 use lab::fake_broker::{Answer, FakeBroker, offers_metadata};

@@ -211,31 +211,34 @@ impl LogFile {
         };
         let mut there = there;
         // Where its folder cannot be listed, only the present one is known.
-        let files = self.between(run.root, &mut there, since);
-        self.files.extend(files.unwrap_or_default());
+        let between = self.between(run.root, &mut there, since);
+        let (files, lost) = between.unwrap_or_default();
+        self.files.extend(files);
+        self.skipped += lost;
         self.files.push_back(there);
         PathState::Other
     }
 
-    /// The files that were started and ended since the last one was written to, in their order; `there` is the present one.
-    /// Log4j may have rotated several times, and may be doing so.
+    /// The files that were started and ended since the last one was written to, in their order, and the size of those that
+    /// are compressed already; `there` is the present one. Log4j may have rotated several times, and may be doing so.
     fn between(
         &self,
         root: &Rooted,
         there: &mut Open,
         since: (i64, i64),
-    ) -> Result<Vec<Open>, FileError> {
+    ) -> Result<(Vec<Open>, u64), FileError> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let folder = root.below(folder)?;
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let mut files = Vec::new();
+        let (mut files, mut lost) = (Vec::new(), 0);
         for _ in 0..LISTINGS {
             let before = folder.changed()?;
             let mut found: Vec<(State, Open)> = Vec::new();
+            let mut compressed: Vec<((i64, i64), u64)> = Vec::new();
             for entry in folder.list(Path::new(""), MOST_ENTRIES)? {
-                if !is_rotated(&name, &entry.to_string_lossy()) {
+                let Some(form) = Rotated::of(&name, &entry.to_string_lossy()) else {
                     continue;
-                }
+                };
                 // It may be gone or renamed by now.
                 let Ok(open) = open_at(&folder, Path::new(&entry)) else {
                     continue;
@@ -243,6 +246,12 @@ impl LogFile {
                 let Ok(state) = open.file.metadata().map(|of| State::of(&of)) else {
                     continue;
                 };
+                if form == Rotated::Compressed {
+                    if state.modified >= since && !self.done.contains(&state) {
+                        compressed.push((state.modified, state.size));
+                    }
+                    continue;
+                }
                 let is_known = self.has(open.id)
                     || self.done.contains(&state)
                     || found.iter().any(|(_, other)| other.id == open.id);
@@ -254,6 +263,9 @@ impl LogFile {
             let is_same = now.as_ref().is_ok_and(|now| now.id == there.id);
             found.sort_by_key(|(state, _)| state.modified);
             files = found.into_iter().map(|(_, open)| open).collect();
+            // The oldest one is the last one that was followed, which is still open here.
+            compressed.sort_unstable();
+            lost = compressed.iter().skip(1).map(|(_, size)| size).sum();
             if is_same && folder.changed()? == before {
                 break;
             }
@@ -262,7 +274,7 @@ impl LogFile {
             }
         }
         files.retain(|open: &Open| open.id != there.id);
-        Ok(files)
+        Ok((files, lost))
     }
 }
 
@@ -335,23 +347,32 @@ fn open_at(root: &Rooted, path: &Path) -> Result<Open, FileError> {
     })
 }
 
-/// Whether a file of this name may be one that `name` was before: `server.log.1`, `server.log.2026-11-30-12`,
-/// `server-7.log`. One that was compressed is not read.
-fn is_rotated(name: &str, other: &str) -> bool {
-    if other == name
-        || [".gz", ".zip", ".bz2", ".xz", ".zst"]
-            .iter()
-            .any(|end| other.ends_with(end))
-    {
-        return false;
+/// A file that `name` may have been before: `server.log.1`, `server.log.2026-11-30-12`, `server-7.log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rotated {
+    Plain,
+    /// It is not read.
+    Compressed,
+}
+
+impl Rotated {
+    fn of(name: &str, other: &str) -> Option<Rotated> {
+        const COMPRESSED: [&str; 5] = [".gz", ".zip", ".bz2", ".xz", ".zst"];
+        if other == name {
+            return None;
+        }
+        let stem = name.split('.').next().unwrap_or(name);
+        let rest = other
+            .strip_prefix(name)
+            .or_else(|| other.strip_prefix(stem))?;
+        let is_one =
+            rest.starts_with(['.', '-', '_']) && rest.contains(|c: char| c.is_ascii_digit());
+        let is_compressed = COMPRESSED.iter().any(|end| other.ends_with(end));
+        is_one.then_some(match is_compressed {
+            true => Rotated::Compressed,
+            false => Rotated::Plain,
+        })
     }
-    let stem = name.split('.').next().unwrap_or(name);
-    let rest = other
-        .strip_prefix(name)
-        .or_else(|| other.strip_prefix(stem));
-    rest.is_some_and(|rest| {
-        rest.starts_with(['.', '-', '_']) && rest.contains(|c: char| c.is_ascii_digit())
-    })
 }
 
 fn changed(metadata: &Metadata) -> (i64, i64) {

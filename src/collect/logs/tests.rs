@@ -86,10 +86,13 @@ java.lang.IllegalStateException: made by a test
     assert_eq!(third, second);
     assert!(!suspects.borrow().contains(&LOGGED));
 
-    // `cat` ends with its input.
+    // `cat` ends with its input. What was written last is read, and where nothing is open yet it is gone.
+    file.write_all(b"ours at last\n").unwrap();
     drop(child.stdin.take());
     child.wait().unwrap();
-    let gone = logs.read(Moment(60_000)).unwrap_err();
+    assert_eq!(ours(&read(&mut logs, 60_000), "mine"), Some(2));
+    let mut late = Logs::of(&proc, &broker, Clock::start());
+    let gone = late.read(Moment(60_000)).unwrap_err();
     assert_eq!(gone.reason, Reason::Gone, "{}", gone.message);
 }
 

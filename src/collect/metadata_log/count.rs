@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::collect::cluster::count::{UNDER_REPLICATED_LISTED, with_hosts_of_ring};
-use crate::kafka::metadata_log::image::{Image, Partition, ReplicaRole, Topic};
+use crate::collect::cluster::relations::Relations;
+use crate::kafka::metadata_log::image::{Image, Partition, Replica, ReplicaRole, Topic};
 use crate::model::{ABSENT_LISTED, ClusterCounts, ClusterSource, PartitionState, Registration};
 
 /// Counts for the node `id`. `own_min_isr` is what its file says about `min.insync.replicas`, or Kafka's default; None is
@@ -46,6 +47,16 @@ pub fn count(image: &Image, id: i32, own_min_isr: Option<u32>, is_capped: bool) 
             add(&mut under, std::cmp::Ordering::Less);
             add(&mut at, std::cmp::Ordering::Equal);
         }
+    }
+    if pass.counts.not_in_isr > 0 || pass.counts.under_replicated > 0 {
+        let mut relations = Relations::new(id, &live);
+        for (_, partition) in image.topics().flat_map(Topic::partitions) {
+            let expected = |replica: &&Replica| replica.role != ReplicaRole::Adding;
+            for replica in partition.replicas.iter().filter(expected) {
+                relations.add(partition.leader, replica.id, replica.in_sync);
+            }
+        }
+        relations.put(&mut pass.counts);
     }
     let none: &str = "";
     let listed = unfenced.map(|(id, state)| {

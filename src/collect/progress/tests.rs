@@ -62,3 +62,14 @@ fn an_ended_thread_is_a_reason_for_a_dump_until_one_came_after_it() {
     ended.add([].into_iter(), third.as_ref(), at(10_400));
     assert_eq!(ended.threads.len(), 0);
 }
+
+#[test]
+fn the_passes_of_many_brokers_share_a_ceiling_unless_a_thread_is_suspected() {
+    let of_all = |brokers: usize| brokers as f64 * ceiling(brokers, false);
+    for (brokers, all) in [(1, 0.001), (3, 0.003), (12, 0.003), (64, 0.003)] {
+        assert!((of_all(brokers) - all).abs() < 1e-9, "{brokers}");
+    }
+    // Before the first scan has ended.
+    assert_eq!(ceiling(0, false), 0.001);
+    assert_eq!(ceiling(12, true), 0.001);
+}

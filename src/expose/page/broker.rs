@@ -286,7 +286,7 @@ fn lines_of_log(log: &LogReport) -> Markup {
                 (more(seen.len(), LINES))
             }
         }
-        @if log.skipped_bytes > 0 { p { (log.skipped_bytes) " bytes of its log were not read: it grew too fast." } }
+        @if log.skipped_bytes > 0 { p { (log.skipped_bytes) " bytes of its log were not read: it grew too fast, or was compressed before." } }
     }
 }
 
@@ -305,6 +305,7 @@ fn stalled(stall: &Stall, now: Moment) -> Markup {
             @if let Some(frame) = &stall.frame { ", in " code { (cut(frame, FRAME)) } }
             @if let Some(class) = &stall.lock_class { ", waiting for " code { (cut(class, NAME)) } }
             @for holder in stall.holders.iter().take(LINES) { ", held by " strong { (cut(holder, NAME)) } }
+            @for broker in stall.awaits_brokers.iter().take(LINES) { ", until " strong { "broker " (broker) } " answers" }
             (stack(&stall.frames))
             @for known in stall.known_issues.iter().take(FOUND) { (issue(known)) }
         }

@@ -94,7 +94,14 @@ pub(super) fn peers(
     let vital = Vital::new("Peers", Some(value))
         .note(slowest.map(|slowest| format!("slowest {}", brief_text(slowest))))
         .note((!silent.is_empty()).then(|| format!("silent: {}", silent.join(", "))));
-    Some(vital.about(diagnosis, &[FindingId::PeerUnreachable]))
+    Some(vital.about(
+        diagnosis,
+        &[
+            FindingId::CutOff,
+            FindingId::PathCut,
+            FindingId::PeerUnreachable,
+        ],
+    ))
 }
 
 pub(super) fn partitions(

@@ -89,7 +89,12 @@ impl Client {
             self.loopback,
             tls.as_ref(),
         );
-        let conn = conn.await?;
+        let conn = conn.await.inspect_err(|error| {
+            // Its host has answered.
+            self.path.is_cut &= !matches!(error, ConnError::Refused { .. });
+        })?;
+        self.path.is_cut = false;
+        self.path.remote = conn.remote();
         if let Some(at) = self.tls.demanded.as_mut().filter(|_| finishes) {
             *at = Instant::now();
         }

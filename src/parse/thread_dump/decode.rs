@@ -32,6 +32,7 @@ pub fn mended(text: Cow<'_, str>) -> Cow<'_, str> {
     let steps = [
         wrapped::without_docker_json,
         wrapped::without_line_prefix,
+        wrapped::without_jconsole_form,
         mend::without_markup,
         mend::with_line_breaks,
     ];

@@ -1,7 +1,9 @@
-//! Removes what stands around each line of a dump in a log: times, the names of containers, Docker's JSON.
+//! Removes what stands around each line of a dump in a log: times, the names of containers, Docker's JSON. What JConsole
+//! shows of a thread becomes what JMX prints of it.
 
 use memchr::{memchr, memmem, memrchr};
 
+use super::trim_indent;
 use crate::parse::docker;
 
 /// With more words before a dump's line it is a log line that the dump was printed into.
@@ -21,6 +23,48 @@ pub(super) fn without_docker_json(text: &str) -> Option<String> {
             Some(written) => plain.push_str(&written),
             None => plain.push_str(line),
         }
+    }
+    Some(plain)
+}
+
+/// The threads that are in JConsole's form, each with its header on one line. None for another text.
+///
+/// ```text
+/// Name: a
+/// State: BLOCKED on x.C@39 owned by: b
+/// Total blocked: 1  Total waited: 0
+///
+/// Stack trace:
+/// x.D.run(D.java:7)
+///    - locked x.E@40
+/// ```
+pub(super) fn without_jconsole_form(text: &str) -> Option<String> {
+    memmem::find(text.as_bytes(), b"\nTotal blocked: ")?;
+    let mut plain = String::with_capacity(text.len());
+    let (mut lines, mut number, mut in_stack) = (text.lines().peekable(), 0, false);
+    while let Some(line) = lines.next() {
+        let line = trim_indent(line).trim_end();
+        let state = lines.peek().map(|next| trim_indent(next).trim_end());
+        let state = state.and_then(|next| next.strip_prefix("State: "));
+        if let (Some(name), Some(state)) = (line.strip_prefix("Name: "), state) {
+            number += 1;
+            let name = name.replace('"', "'");
+            plain += &format!("\n\"{name}\" Id={number} {state}");
+            lines.next();
+            // Up to the blank line of the form, which else ends a stack.
+            while lines
+                .next_if(|line| !line.contains("Stack trace:"))
+                .is_some()
+            {}
+            lines.next();
+            in_stack = true;
+        } else {
+            in_stack &= !line.is_empty();
+            let is_frame = in_stack && !line.starts_with("- ") && !line.starts_with("at ");
+            plain.push_str(if is_frame { "\tat " } else { "" });
+            plain.push_str(line);
+        }
+        plain.push('\n');
     }
     Some(plain)
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use proptest::prelude::*;
@@ -160,6 +160,7 @@ fn a_mapped_address_is_ipv4() {
         send_queue: 0,
         inode: 393_774,
         uid: 1000,
+        segments_in: None,
     };
     assert_eq!(seen, [expected]);
 }
@@ -219,6 +220,7 @@ fn live(states: States, ports: &[u16]) -> Vec<TcpSocket> {
     dump(
         states,
         Some(&Ports::new(ports.iter().copied())),
+        true,
         &mut Vec::new(),
         deadline,
         |socket| sockets.push(*socket),
@@ -290,6 +292,33 @@ fn the_kernel_filters_by_port_and_state_in_both_families() {
 
 #[test]
 fn a_deadline_that_has_passed_ends_the_dump() {
-    let result = dump(States::ALL, None, &mut Vec::new(), Instant::now(), |_| ());
+    let result = dump(
+        States::ALL,
+        None,
+        false,
+        &mut Vec::new(),
+        Instant::now(),
+        |_| (),
+    );
     assert_eq!(result, Err(DiagError::TimedOut));
+}
+
+#[test]
+fn packets_that_arrive_are_counted_by_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut server = listener.accept().unwrap().0;
+    let arrived = || {
+        let sockets = live(States::of(&[TcpState::Established]), &[port]);
+        sockets[0].segments_in.unwrap()
+    };
+    let mut before = arrived();
+    for byte in 0..3 {
+        client.write_all(&[byte]).unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        let now = arrived();
+        assert!(now > before, "{now} after {before}");
+        before = now;
+    }
 }

@@ -36,6 +36,7 @@ fn observe_deaths(
     inventory.observe(
         &parse(&text).unwrap()[0],
         Some(&behind.iter().copied().collect()),
+        None,
         deaths,
         Moment(second * 1000),
     )
@@ -353,9 +354,67 @@ fn fetchers_are_unknown_without_the_cluster() {
     let text = dump(&["ReplicaFetcherThread-0-3", "kafka-request-handler-0"]);
     let mut inventory = ThreadInventory::default();
     let deaths = Deaths::default();
-    inventory.observe(&parse(&text).unwrap()[0], None, &deaths, Moment(0));
+    inventory.observe(&parse(&text).unwrap()[0], None, None, &deaths, Moment(0));
     let findings = inventory
-        .observe(&parse(&text).unwrap()[0], None, &deaths, Moment(15_000))
+        .observe(
+            &parse(&text).unwrap()[0],
+            None,
+            None,
+            &deaths,
+            Moment(15_000),
+        )
         .unwrap();
     assert_eq!(findings.pools, ["request_handler".to_owned()].into());
+}
+
+/// Without the log's line, and before any ISR has shrunk.
+#[test]
+fn a_fetcher_of_a_leader_that_is_still_followed_is_missing_by_the_second_dump() {
+    let fetcher = "ReplicaFetcherThread-0-3";
+    // Of partitions of broker 3, by Metadata read in that second.
+    let follows = |partitions: u64, read: u64| {
+        Some(Follows {
+            by_leader: Arc::new([(3, partitions)].into()),
+            read: Moment(read * 1000),
+        })
+    };
+    let nothing = BTreeMap::new();
+    let found = |steps: &[(Option<Follows>, u64)]| -> Vec<(bool, bool)> {
+        let mut inventory = ThreadInventory::default();
+        let mut deaths = Deaths::default();
+        let mut see = |names: &[&str], follows: Option<&Follows>, deaths: &Deaths, second: u64| {
+            let text = dump(names);
+            let dump = &parse(&text).unwrap()[0];
+            let now = Moment(second * 1000);
+            let found = inventory.observe(dump, Some(&nothing), follows, deaths, now);
+            let is_missing = found.is_some_and(|found| found.found.len() == 1);
+            (is_missing, inventory.lacks_some())
+        };
+        see(&[fetcher], None, &deaths, 0);
+        see(&[fetcher], None, &deaths, 15);
+        deaths.add_gone(fetcher.to_owned(), Moment(20_000));
+        let steps = steps.iter();
+        steps
+            .map(|(follows, second)| see(&["main"], follows.as_ref(), &deaths, *second))
+            .collect()
+    };
+    assert_eq!(
+        found(&[(follows(5, 19), 20), (follows(5, 22), 25)]),
+        [(false, true), (true, false)]
+    );
+    // Metadata of before do not know the new leaders yet; later ones do.
+    assert_eq!(
+        found(&[
+            (follows(5, 19), 20),
+            (follows(5, 21), 25),
+            (follows(0, 26), 27)
+        ]),
+        [(false, true), (false, true), (false, false)]
+    );
+    // All partitions of that leader have moved.
+    assert_eq!(
+        found(&[(follows(0, 20), 20), (follows(0, 25), 26)]),
+        [(false, false); 2]
+    );
+    assert_eq!(found(&[(None, 20), (None, 25)]), [(false, false); 2]);
 }

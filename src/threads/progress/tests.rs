@@ -182,10 +182,10 @@ fn threads_at_their_measured_worst_are_not_suspected() {
             },
         ),
         (
-            "a handler in fsync",
+            "a handler in one fsync of 2.5 s after the other",
             Thread {
                 state: 'D',
-                ..thread(Pool::RequestHandler, never)
+                ..thread(Pool::RequestHandler, every(2500))
             },
         ),
         (
@@ -313,5 +313,40 @@ mod properties {
                 prop_assert!(detector.suspects(&states).len() <= samples.len());
             }
         }
+    }
+}
+
+/// As with a frozen file system: the thread is in one call, and the JVM may or may not run.
+#[test]
+fn a_thread_that_the_kernel_keeps_is_suspected_after_three_seconds() {
+    for pool in [Pool::RequestHandler, Pool::Network, Pool::ReplicaFetcher] {
+        for jvm_runs in [true, false] {
+            let mut stuck = thread(pool, then(10_000, every(100), never));
+            stuck.state = 'D';
+            let mut threads = vec![stuck];
+            if jvm_runs {
+                threads.extend(reapers());
+            }
+            let mut simulation = Simulation::new(threads);
+            let suspected = simulation.run(20_000, 250);
+            let [(0, at)] = suspected[..] else {
+                panic!("{pool:?} {jvm_runs}: {suspected:?}")
+            };
+            assert!((12_900..=13_600).contains(&at), "{pool:?}: {at}");
+            let since = simulation.detector.in_kernel_since(0).unwrap();
+            assert!((9_600..=10_400).contains(&since.0), "{since:?}");
+        }
+    }
+}
+
+/// A slow disk wakes its threads between two blocks, and one that sleeps waits for no disk.
+#[test]
+fn threads_at_a_slow_disk_are_not_suspected() {
+    for (state, gap) in [('D', 200), ('D', 1_000), ('D', 2_500), ('S', u64::MAX)] {
+        let mut slow = thread(Pool::ReplicaFetcher, then(10_000, every(100), every(gap)));
+        slow.state = state;
+        let mut simulation = with_reapers(slow);
+        assert_eq!(simulation.run(60_000, 250), [], "{state} {gap}");
+        assert_eq!(simulation.detector.in_kernel_since(0), None);
     }
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod known;
+mod peers;
 
 use super::*;
 use crate::parse::thread_dump::parse;

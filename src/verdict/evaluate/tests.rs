@@ -7,6 +7,7 @@ mod lasting;
 mod listeners;
 mod metadata_log;
 mod restarts;
+mod stalls;
 
 use super::*;
 use crate::model::Broker;

@@ -146,6 +146,7 @@ impl Scene {
                     ..success.clone()
                 }),
                 connect: success,
+                cut: None,
             }
         };
         let report = ProbeReport {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::super::finding::FindingId;
 use super::super::finding_state::RuleResult::{self, Absent, Present, Unknown};
-use super::super::memory::{DECIDING, is_closed};
+use super::super::memory::{DECIDING, STARTING, is_closed};
 use super::super::views::Views;
 use super::case::Case;
 use super::requests::api_unresponsive;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, OwnRegistration, brief_text, clock_text,
-    duration_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, Elsewhere, LostFollower, Moment, OwnRegistration,
+    Probe, brief_text, clock_text, duration_text,
 };
 
 pub(super) fn offline_partitions(case: &Case<'_>) -> RuleResult {
@@ -61,17 +61,88 @@ fn cause(case: &Case<'_>, counts: &ClusterCounts) -> String {
     if DECIDING.into_iter().any(|id| case.memory.is_active(id)) {
         return "this broker is gray: check this one, not its followers".into();
     }
-    let down: Vec<String> = case
-        .memory
-        .unavailable
-        .down(case.now)
-        .iter()
-        .map(i32::to_string)
-        .collect();
-    match down.is_empty() {
-        true => "every broker of the cluster is live".into(),
-        false => format!("down: broker {}", down.join(", ")),
+    let down = case.memory.unavailable.down(case.now);
+    if !down.is_empty() {
+        return format!("down: broker {}", first_of(&down, down.len()));
     }
+    let of = |elsewhere: Elsewhere| -> Vec<i32> {
+        let lost = counts.lost_followers.iter();
+        let lost = lost.filter(|(_, of)| of.elsewhere == elsewhere);
+        lost.map(|(id, _)| *id).collect()
+    };
+    let (behind, in_sync) = (of(Elsewhere::Behind), of(Elsewhere::InSync));
+    match (behind.as_slice(), in_sync.as_slice()) {
+        ([], []) => "every broker of the cluster is live".into(),
+        ([], [one]) => format!(
+            "broker {one} is live and in sync with other leaders: check this broker and the network between the two"
+        ),
+        ([], all) => format!(
+            "brokers {} are live and in sync with other leaders: check this broker, not them",
+            first_of(all, all.len())
+        ),
+        (all, _) => format!(
+            "broker {} is live and misses in the ISRs of other leaders too: check that one, not this",
+            first_of(all, all.len())
+        ),
+    }
+}
+
+/// So many followers or leaders do not fail at once.
+const SEVERAL: usize = 2;
+
+/// A leader that serves its followers too late, by what they are to others.
+pub(super) fn followers_lost(case: &Case<'_>) -> RuleResult {
+    let Some(counts) = case.broker.own_partitions(case.now) else {
+        return Unknown;
+    };
+    let lost = &counts.lost_followers;
+    let others = case.memory.unavailable.list();
+    // One that was down catches up with one leader after the other.
+    let has_returned = |id: &i32| {
+        let mut known = others.iter().filter(|other| other.id == *id);
+        known.any(|other| {
+            let back = other.until.filter(|back| *back > Moment(0));
+            other.until.is_none() || back.is_some_and(|back| case.now.since(back) < STARTING)
+        })
+    };
+    let probes = case.broker.probes.fresh(case.now);
+    let cut = probes.iter().flat_map(|probes| &probes.peers);
+    let is_healthy = |(id, of): (&i32, &LostFollower)| {
+        let is_cut = cut
+            .clone()
+            .any(|peer| peer.peer.id == *id && peer.cut.is_some());
+        of.elsewhere == Elsewhere::InSync && !has_returned(id) && !is_cut
+    };
+    let is_alone = counts.isr_leader_alone > 0 && lost.len() >= SEVERAL;
+    if !is_alone || !lost.iter().all(is_healthy) {
+        return Absent;
+    }
+    Present(vec![
+        format!(
+            "it is alone in the ISR of {} of the {} partitions that it leads",
+            counts.isr_leader_alone, counts.leader
+        ),
+        format!(
+            "brokers {} are live and in sync with other leaders: check this broker, not them",
+            first_of(lost.keys(), lost.len())
+        ),
+    ])
+}
+
+/// A follower that several leaders lack, and nobody else.
+pub(super) fn replica_behind(case: &Case<'_>) -> RuleResult {
+    let Some(counts) = case.broker.own_partitions(case.now) else {
+        return Unknown;
+    };
+    let leaders = &counts.behind_alone;
+    if leaders.len() < SEVERAL || case.memory.may_catch_up(case.broker, case.now) {
+        return Absent;
+    }
+    let partitions: u64 = leaders.values().sum();
+    Present(vec![format!(
+        "brokers {} lead {partitions} partitions that lack this broker in the ISR, and no other live replica",
+        first_of(leaders.keys(), leaders.len())
+    )])
 }
 
 pub(super) fn broker_fenced(case: &Case<'_>) -> RuleResult {
@@ -141,6 +212,60 @@ pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
     }
 }
 
+/// Records of the metadata log are due twice a second.
+const CONTROLLER_SILENT: Duration = Duration::from_secs(3);
+
+/// The broker answers as if it were a part of the cluster, and for another one it is not, or leads something else.
+pub(super) fn stale_view(case: &Case<'_>) -> RuleResult {
+    let (broker, memory, now) = (case.broker, case.memory, case.now);
+    if broker.cluster.fresh(now).is_none() || broker.peer_view.last().is_none() {
+        return Unknown;
+    }
+    let probes = broker.probes.fresh(now);
+    let answers = probes
+        .and_then(|probes| probes.first())
+        .is_some_and(Probe::success);
+    if !answers || memory.shuts_down(now) || is_closed(broker, now) {
+        return Absent;
+    }
+    let whose = |peer: &ClusterCounts| match peer.source {
+        ClusterSource::Peer(id) => format!("broker {id}"),
+        ClusterSource::Own | ClusterSource::Log | ClusterSource::ZooKeeper => {
+            "another broker".to_owned()
+        }
+    };
+    let outdated = || memory.standing.outdated_by(broker, now);
+    let fact = if let Some(peer) = memory.standing.unlisted_by(broker, now) {
+        let live = peer.live_brokers.iter().map(|one| one.id);
+        format!(
+            "it answers, and {} lists the live brokers {} without it",
+            whose(peer),
+            first_of(live, peer.live_brokers.len())
+        )
+    } else if let Some((led, peer)) = outdated() {
+        format!(
+            "it says that it leads {led} partitions, as it did before, while {} has seen that change to {}",
+            whose(peer),
+            peer.leader
+        )
+    } else {
+        return Absent;
+    };
+    let log = broker.metadata_log.fresh(now);
+    let silence = log
+        .filter(|log| log.pulse.is_some())
+        .map(|log| now.since(log.arrived));
+    let silence = silence.filter(|silence| *silence >= CONTROLLER_SILENT);
+    let silence = silence.map(|silence| {
+        format!(
+            "it has got no record of the controller for {}",
+            duration_text(silence)
+        )
+    });
+    let zookeeper = memory.standing.zookeeper_failure.clone().flatten();
+    Present([fact].into_iter().chain(silence).chain(zookeeper).collect())
+}
+
 pub(super) fn views_diverge(case: &Case<'_>) -> RuleResult {
     let Some(views) = Views::of(case.broker, case.now) else {
         return Unknown;
@@ -186,6 +311,9 @@ pub(super) fn not_registered(case: &Case<'_>) -> RuleResult {
     let (OwnRegistration::Missing, Some(answer)) = (&report.registration, answer) else {
         return Absent;
     };
+    if !case.memory.standing.is_unregistered(case.now) {
+        return Absent;
+    }
     let others = match report.brokers.len() {
         0 => "no broker at all: check ZooKeeper first".to_owned(),
         all => format!("broker {}", first_of(&*report.brokers, all)),

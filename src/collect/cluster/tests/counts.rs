@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::{Elsewhere, LostFollower};
 
 // The figures of the next two tests were counted with awk in the output of kafka-topics.
 
@@ -29,6 +30,38 @@ fn the_incident_is_counted_as_kafka_topics_showed_it() {
             .all(|state| state.topic == "st.topic.yery.test" && state.leader == Some(219))
     );
     assert_eq!(*sick.live_brokers, *peers(&live));
+    // The stuck leader lacks both followers, which are in sync with each other: no follower is to blame.
+    let lost = LostFollower {
+        partitions: 4,
+        elsewhere: Elsewhere::InSync,
+    };
+    assert_eq!(sick.lost_followers, [(217, lost), (218, lost)].into());
+    for id in live {
+        let counts = counted(&live, &partitions, id);
+        assert_eq!(counts.behind_alone, [].into());
+        assert_eq!(counts.lost_followers.is_empty(), id != 219);
+    }
+}
+
+#[test]
+fn replicas_that_a_reassignment_adds_are_not_missed() {
+    let mut whole = Whole::default();
+    let mut figures_of = |replicas: &str, isr: &str| {
+        let led = partition(0, 1, replicas, isr);
+        let followed = partition(1, 2, "2,1", "2,1");
+        let body = response(&peers(&[1, 2, 3]), &[led, followed]);
+        let metadata = Metadata::new(&body, 1);
+        let counts = count_after(metadata, 1, ClusterSource::Own, None, &mut whole).unwrap();
+        (
+            figures(&counts),
+            counts.lost_followers.into_keys().collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(figures_of("1", "1"), ([1, 0, 0, 0, 0, 2], vec![]));
+    assert_eq!(figures_of("1,2,3", "1"), ([1, 0, 0, 0, 0, 2], vec![]));
+    assert_eq!(figures_of("1,2,3", "1,2"), ([1, 0, 0, 0, 0, 2], vec![]));
+    assert_eq!(figures_of("1,2,3", "1,2,3"), ([1, 0, 0, 0, 0, 2], vec![]));
+    assert_eq!(figures_of("1,2,3", "1"), ([1, 1, 1, 0, 0, 2], vec![2, 3]));
 }
 
 #[test]

@@ -203,7 +203,7 @@ async fn a_broker_that_answers_late_is_slow_and_not_silent() {
     for _ in 0..2 {
         go.notify_one();
         let until = Instant::now() + Duration::from_secs(60);
-        collector.read_late(until).await;
+        collector.rest(until).await;
         assert!(Instant::now() < until, "it ends with the answer");
         let (report, counts) = collector.probe().await.unwrap();
         let (took, failure) = (report.api.as_ref().unwrap().duration, counts.unwrap_err());
@@ -342,16 +342,21 @@ async fn a_peer_is_asked_for_its_view_now_and_then_and_while_it_differs() {
     for number in 0..16 {
         round.store(number, Ordering::SeqCst);
         let (probes, counts) = collector.probe().await.unwrap();
-        let view = collector.check(counts.as_ref().ok(), &probes.peers).await;
+        // What another collector has found makes the third round one with a check.
+        let view = collector
+            .check(counts.as_ref().ok(), number == 2, &probes.peers)
+            .await;
         checked.extend(view.map(|_| number));
     }
-    // No peer is known in the first round, so the next check is due in the 13th.
-    assert_eq!(checked, [12]);
+    // No peer is known in the first round. From the third on, the next check is due after 12 rounds.
+    assert_eq!(checked, [2, 14]);
     collector.unchecked = 0;
     round.store(1, Ordering::SeqCst);
     for asked_again in [true, true] {
         let (probes, counts) = collector.probe().await.unwrap();
-        let view = collector.check(counts.as_ref().ok(), &probes.peers).await;
+        let view = collector
+            .check(counts.as_ref().ok(), false, &probes.peers)
+            .await;
         assert_eq!(view.is_some(), asked_again, "they differ");
     }
 }

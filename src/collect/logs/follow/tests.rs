@@ -243,18 +243,49 @@ fn a_log_that_grows_too_fast_is_read_later_and_then_passed_over() {
 
 #[test]
 fn names_of_rotated_files() {
+    use Rotated::{Compressed, Plain};
     let table = [
-        ("server.log.1", true),
-        ("server.log.2026-11-30-12", true),
-        ("server-7.log", true),
-        ("server.2026-11-30.log", true),
-        ("server.log.1.gz", false),
-        ("server.log", false),
-        ("server.log.lock", false),
-        ("controller.log.1", false),
-        ("serverless.log.1", false),
+        ("server.log.1", Some(Plain)),
+        ("server.log.2026-11-30-12", Some(Plain)),
+        ("server-7.log", Some(Plain)),
+        ("server.2026-11-30.log", Some(Plain)),
+        ("server.log.1.gz", Some(Compressed)),
+        ("server.log", None),
+        ("server.log.lock", None),
+        ("server.log.gz", None),
+        ("controller.log.1", None),
+        ("serverless.log.1", None),
     ];
     for (name, expected) in table {
-        assert_eq!(is_rotated("server.log", name), expected, "{name}");
+        assert_eq!(Rotated::of("server.log", name), expected, "{name}");
     }
+}
+
+/// What was compressed before it could be read is counted; the file that is still open here is read to its end.
+#[test]
+fn compressed_files_that_were_not_read_are_counted() {
+    let mut log = Written::new();
+    let compress = |log: &Written, name: &str| {
+        let path = log.path(name);
+        let status = Command::new("gzip").arg(&path).status().unwrap();
+        assert!(status.success());
+        fs::metadata(path.with_extension(format!("{}.gz", &name["server.log.".len()..]))).unwrap()
+    };
+    log.line();
+    log.rotate("server.log.1");
+    compress(&log, "server.log.1");
+    log.line();
+    assert_eq!((log.read(), log.log.skipped), (all(2), 0));
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    // Twice between two reads: the lines of the second file are lost.
+    log.line();
+    log.rotate("server.log.2");
+    compress(&log, "server.log.2");
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    log.line();
+    log.rotate("server.log.3");
+    let lost = compress(&log, "server.log.3");
+    log.line();
+    assert_eq!(log.read(), [1, 2, 3, 5]);
+    assert_eq!(log.log.skipped, lost.len());
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{Elsewhere, LostFollower};
 
 /// Nobody else's code: a list of partitions, of brokers and of settings.
 #[derive(Debug, Clone, Default)]
@@ -309,7 +310,71 @@ impl Cluster {
                 );
             }
         }
+        if counts.not_in_isr > 0 || counts.under_replicated > 0 {
+            self.add_blame(&mut counts, id, &live);
+        }
         counts
+    }
+
+    /// Which leaders lack this broker alone, and which followers its own partitions lack.
+    fn add_blame(&self, counts: &mut ClusterCounts, id: i32, live: &BTreeSet<i32>) {
+        let led = |leader: i32| {
+            let all = self
+                .topics
+                .values()
+                .flat_map(|partitions| partitions.values());
+            all.filter(move |of| of.leader == leader)
+        };
+        // Those that lack a follower, and those that have it in the ISR.
+        let lacks = |leader: i32, follower: i32| {
+            let lacks = |of: &&Placed| {
+                let expected = of.replicas.contains(&follower) && !of.adding.contains(&follower);
+                expected && !of.isr.contains(&follower)
+            };
+            led(leader).filter(lacks).count() as u64
+        };
+        let has = |leader: i32, follower: i32| {
+            let has = |of: &Placed| of.isr.contains(&follower) && !of.adding.contains(&follower);
+            led(leader).any(has)
+        };
+        for leader in live.iter().filter(|leader| **leader != id) {
+            let others = live
+                .iter()
+                .filter(|other| *other != leader && **other != id);
+            let others: u64 = others.map(|other| lacks(*leader, *other)).sum();
+            let own = if live.contains(&id) {
+                lacks(*leader, id)
+            } else {
+                0
+            };
+            if own > 0 && others == 0 {
+                counts.behind_alone.insert(*leader, own);
+            }
+        }
+        for follower in live.iter().filter(|follower| **follower != id) {
+            let partitions = if live.contains(&id) {
+                lacks(id, *follower)
+            } else {
+                0
+            };
+            let mut others = live
+                .iter()
+                .filter(|other| **other != id && *other != follower);
+            let elsewhere = if others.clone().any(|leader| lacks(*leader, *follower) > 0) {
+                Elsewhere::Behind
+            } else if others.any(|leader| has(*leader, *follower)) {
+                Elsewhere::InSync
+            } else {
+                Elsewhere::Unknown
+            };
+            if partitions > 0 {
+                let lost = LostFollower {
+                    partitions,
+                    elsewhere,
+                };
+                counts.lost_followers.insert(*follower, lost);
+            }
+        }
     }
 }
 

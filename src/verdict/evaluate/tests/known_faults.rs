@@ -77,6 +77,15 @@ fn a_loop_is_named() {
         broker.threads = known(report, now);
     });
     assert_eq!(keys(&diagnosis), ["KAFKA-9065", "KAFKA-17941"]);
+    assert_eq!(diagnosis.state, BrokerState::Suspect);
+    let facts = facts_of(diagnosis, FindingId::EndlessLoop).unwrap();
+    assert_eq!(
+        facts,
+        [
+            "transaction-log-manager-0 uses a core and does not come out of one method, as by KAFKA-9065, KAFKA-17941: \
+             k.TransactionStateManager.loadTransactionMetadata(T.scala:1)"
+        ]
+    );
 }
 
 /// A thread that has ended for a known reason does not make a deadlock a known one.

@@ -16,6 +16,7 @@ fn probes_and_signals_must_last_and_clean_readings_acquit_levels() {
             thread_id: 1,
             thread: "t".into(),
             pool: "request_handler".into(),
+            disk_wait: None,
         };
         broker.progress = known(
             ProgressReport {

@@ -1,0 +1,230 @@
+//! Links between hosts that drop what they should carry.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::scenario::{Scenario, Struck};
+use super::score::Expected;
+use super::stage::Stage;
+use crate::hosts::{Host, run};
+
+pub fn all() -> Vec<Box<dyn Scenario>> {
+    let direction = Expected {
+        findings: &["path_cut", "peer_unreachable"],
+        cause: &["from broker 1|to broker 2|does not arrive|not acknowledged"],
+        gray: false,
+        before_harm: false,
+    };
+    vec![
+        Box::new(SlowLeader),
+        Box::new(Cut {
+            name: "one-way-partition",
+            kind: 18,
+            what: "what broker 1 sends to broker 2 is dropped",
+            links: |stage| Ok(vec![(stage.host(1)?.clone(), stage.host(2)?.clone())]),
+            sick: &[1, 2],
+            expected: direction,
+        }),
+        Box::new(Cut {
+            name: "partition-of-two",
+            kind: 18,
+            what: "brokers 1 and 2 cannot reach each other",
+            links: |stage| Ok(both(stage.host(1)?, stage.host(2)?)),
+            sick: &[1, 2],
+            expected: Expected {
+                findings: &["path_cut", "peer_unreachable"],
+                cause: &["network|path|route|not acknowledged"],
+                gray: false,
+                before_harm: false,
+            },
+        }),
+        Box::new(Cut {
+            name: "cut-off",
+            kind: 18,
+            what: "broker 2 reaches neither the other brokers nor ZooKeeper or the controller; clients reach it",
+            links: |stage| {
+                let (own, others) = (stage.host(2)?, [stage.host(1)?, stage.host(3)?]);
+                let others = others
+                    .into_iter()
+                    .chain([stage.cluster.coordinating_host()]);
+                Ok(others.flat_map(|other| both(own, other)).collect())
+            },
+            sick: &[2],
+            expected: Expected {
+                findings: &[
+                    "cut_off",
+                    "peer_unreachable",
+                    "not_registered",
+                    "broker_fenced",
+                    "metadata_stalled",
+                ],
+                cause: &["cut off|network|does not answer"],
+                gray: true,
+                before_harm: false,
+            },
+        }),
+        Box::new(Cut {
+            name: "session-lost",
+            kind: 16,
+            what: "broker 2 does not reach ZooKeeper or the controller; clients and brokers reach it",
+            links: |stage| Ok(both(stage.host(2)?, stage.cluster.coordinating_host())),
+            sick: &[2],
+            expected: Expected {
+                findings: &[
+                    "not_registered",
+                    "broker_fenced",
+                    "stale_view",
+                    "metadata_stalled",
+                    "zookeeper_unreachable",
+                ],
+                cause: &["zookeeper|controller"],
+                gray: true,
+                before_harm: false,
+            },
+        }),
+        Box::new(Cut {
+            name: "no-quorum",
+            kind: 17,
+            what: "no broker reaches ZooKeeper or the controller",
+            links: |stage| {
+                let quorum = stage.cluster.coordinating_host();
+                let mut links = Vec::new();
+                for id in super::stage::BROKERS {
+                    links.extend(both(stage.host(id)?, quorum));
+                }
+                Ok(links)
+            },
+            sick: &[1, 2, 3],
+            expected: Expected {
+                findings: &[
+                    "not_registered",
+                    "broker_fenced",
+                    "stale_view",
+                    "metadata_stalled",
+                    "zookeeper_unreachable",
+                ],
+                cause: &["zookeeper|controller|quorum"],
+                gray: false,
+                before_harm: false,
+            },
+        }),
+    ]
+}
+
+/// Broker 2 answers the followers of its partitions at 2 kB/s, and everybody else at full speed.
+struct SlowLeader;
+
+impl Scenario for SlowLeader {
+    fn name(&self) -> &'static str {
+        "slow-leader"
+    }
+
+    fn kind(&self) -> u8 {
+        14
+    }
+
+    fn what(&self) -> &'static str {
+        "broker 2 answers the fetches of its followers at 2 kB/s (tc)"
+    }
+
+    fn expected(&self) -> Expected {
+        Expected {
+            findings: &[
+                "followers_lost",
+                "isr_leader_alone",
+                "under_min_isr",
+                "under_replicated",
+                "peer_unreachable",
+                "slow_leader",
+            ],
+            cause: &[
+                "slow|not acknowledged|send queue|send-q|unsent",
+                "broker 1",
+                "broker 3|and 3",
+            ],
+            gray: false,
+            before_harm: false,
+        }
+    }
+
+    fn lasts(&self) -> Duration {
+        Duration::from_secs(90)
+    }
+
+    fn strike(&mut self, stage: &mut Stage) -> Result<Struck> {
+        let own = stage.host(2)?.clone();
+        let struck = Struck::now(&[2]);
+        for command in [
+            "tc qdisc add dev eth0 root handle 1: htb default 10",
+            "tc class add dev eth0 parent 1: classid 1:10 htb rate 10gbit",
+            "tc class add dev eth0 parent 1: classid 1:20 htb rate 16kbit burst 2k cburst 2k",
+        ] {
+            run(&own.cell, &command.split(' ').collect::<Vec<_>>())?;
+        }
+        for follower in [1, 3] {
+            let to = stage.host(follower)?.address;
+            let filter = format!(
+                "tc filter add dev eth0 parent 1: protocol ip u32 match ip dst {to}/32 \
+                 match ip sport 9092 0xffff flowid 1:20"
+            );
+            run(&own.cell, &filter.split(' ').collect::<Vec<_>>())?;
+        }
+        Ok(struck)
+    }
+
+    fn heal(&mut self, stage: &mut Stage) -> Result<()> {
+        let own = &stage.host(2)?.cell;
+        run(own, &["tc", "qdisc", "delete", "dev", "eth0", "root"]).map(drop)
+    }
+}
+
+/// From where to where nothing comes.
+type Links = Vec<(Host, Host)>;
+
+fn both(one: &Host, other: &Host) -> Links {
+    vec![(one.clone(), other.clone()), (other.clone(), one.clone())]
+}
+
+struct Cut {
+    name: &'static str,
+    kind: u8,
+    what: &'static str,
+    links: fn(&Stage) -> Result<Links>,
+    sick: &'static [i32],
+    expected: Expected,
+}
+
+impl Scenario for Cut {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn kind(&self) -> u8 {
+        self.kind
+    }
+
+    fn what(&self) -> &'static str {
+        self.what
+    }
+
+    fn expected(&self) -> Expected {
+        self.expected
+    }
+
+    fn strike(&mut self, stage: &mut Stage) -> Result<Struck> {
+        let links = (self.links)(stage)?;
+        let struck = Struck::now(self.sick);
+        for (from, to) in links {
+            stage.cut(&from, &to)?;
+        }
+        Ok(struck)
+    }
+
+    fn heal(&mut self, stage: &mut Stage) -> Result<()> {
+        for (from, to) in (self.links)(stage)? {
+            stage.join(&from, &to)?;
+        }
+        Ok(())
+    }
+}

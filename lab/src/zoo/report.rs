@@ -1,0 +1,363 @@
+//! The table of a run, as text and as JSON.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::scenario::Scenario;
+use super::score::{Expected, Observed, Score, Summary, Wrong, WrongKind, summary};
+
+/// The kinds without a scenario, by number.
+const NOT_MADE: &str = "
+## Not made here
+- 4, a lock held while an event is awaited: on 0.10.1.0 this is the stuck controller (17), whose thread sleeps with its lock.
+- 7, connection storm: a broker of the lab accepts faster than its clients connect; the full accept queue is 22.
+- 19, an expired certificate: an expiry is known weeks before, and `tests/listeners.rs` compares it; no client is harmed
+  before the day.
+- 21, memory maps: `vm.max_map_count` is one for the whole machine, and would end other processes.
+- 24, a stuck transaction: clients of the lab have no transactions; the stuck group is made.
+- 25, half-open connections: nobody is harmed by them until handles run out, which is 6.
+";
+
+/// One scenario on one version.
+pub struct Outcome {
+    pub scenario: &'static str,
+    pub kind: u8,
+    pub what: &'static str,
+    pub version: String,
+    pub expected: Expected,
+    /// The score, or why there is none.
+    pub result: Result<Score, String>,
+}
+
+impl Outcome {
+    pub fn scored(scenario: &dyn Scenario, version: &str, score: Score) -> Outcome {
+        Outcome {
+            scenario: scenario.name(),
+            kind: scenario.kind(),
+            what: scenario.what(),
+            version: version.into(),
+            expected: scenario.expected(),
+            result: Ok(score),
+        }
+    }
+
+    pub fn failed(scenario: &dyn Scenario, version: &str, error: &anyhow::Error) -> Outcome {
+        Outcome {
+            result: Err(format!("{error:#}")),
+            ..Outcome::scored(scenario, version, Score::default())
+        }
+    }
+
+    /// Whether its cluster can be used for the next scenario.
+    pub fn well_afterwards(&self) -> bool {
+        self.result
+            .as_ref()
+            .is_ok_and(|score| score.healthy.is_some())
+    }
+
+    /// One line for the terminal.
+    pub fn line(&self) -> String {
+        let name = format!("{:9} {:28}", self.version, self.scenario);
+        match &self.result {
+            Err(error) => format!("{name} NOT MADE: {error}"),
+            Ok(score) => {
+                let mut line = format!(
+                    "{name} harm {:>5} slow {:>5} suspicion {:>5} verdict {:>5} cause {:>5} healthy {:>5}  {}",
+                    seconds(score.harm),
+                    seconds(score.slow),
+                    seconds(score.suspicion),
+                    seconds(score.verdict),
+                    seconds(score.cause),
+                    seconds(score.healthy),
+                    score.named.join(" ")
+                );
+                for wrong in &score.wrong {
+                    let _ = write!(line, "\n    WRONG {}", wrong_text(wrong));
+                }
+                line
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        let mut value = json!({
+            "scenario": self.scenario, "kind": self.kind, "what": self.what, "version": self.version,
+            "expected": {"findings": self.expected.findings, "cause": self.expected.cause, "gray": self.expected.gray},
+        });
+        match &self.result {
+            Err(error) => value["not_made"] = json!(error),
+            Ok(score) => {
+                value["seconds"] = json!({"harm": score.harm, "slow": score.slow, "suspicion": score.suspicion,
+                    "component": score.component, "verdict": score.verdict, "cause": score.cause,
+                    "healthy_after_heal": score.healthy});
+                value["named"] = json!(score.named);
+                value["wrong"] = wrong_json(&score.wrong);
+            }
+        }
+        value
+    }
+}
+
+/// One stress of healthy brokers.
+pub struct Stressed {
+    pub version: String,
+    pub name: &'static str,
+    pub seconds: f64,
+    pub wrong: Vec<Wrong>,
+    /// Why it could not be done.
+    pub failed: Option<String>,
+}
+
+impl Stressed {
+    pub fn line(&self) -> String {
+        let mut line = format!("{:9} {:50} {:.0} s", self.version, self.name, self.seconds);
+        for wrong in &self.wrong {
+            let _ = write!(line, "\n    WRONG {}", wrong_text(wrong));
+        }
+        if let Some(error) = &self.failed {
+            let _ = write!(line, "\n    NOT DONE: {error}");
+        }
+        line
+    }
+}
+
+fn wrong_text(wrong: &Wrong) -> String {
+    format!(
+        "at {:.1} s, broker {}: {}",
+        wrong.at, wrong.broker, wrong.what
+    )
+}
+
+fn wrong_json(wrong: &[Wrong]) -> Value {
+    let one = |wrong: &Wrong| {
+        json!({"at": wrong.at, "broker": wrong.broker, "what": wrong.what,
+            "verdict": wrong.kind == WrongKind::Verdict})
+    };
+    wrong.iter().map(one).collect()
+}
+
+/// A run of many.
+pub struct Run {
+    pub outcomes: Vec<Outcome>,
+    pub stressed: Vec<Stressed>,
+    began: Instant,
+    minutes: f64,
+    exporter: String,
+}
+
+impl Run {
+    pub fn begin(exporter: &Path) -> Result<Run> {
+        let output = std::process::Command::new(exporter)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("start {}", exporter.display()))?;
+        ensure!(
+            output.status.success(),
+            "{}: {}",
+            exporter.display(),
+            output.status
+        );
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(Run {
+            outcomes: Vec::new(),
+            stressed: Vec::new(),
+            began: Instant::now(),
+            minutes: 0.0,
+            exporter: version,
+        })
+    }
+
+    pub fn end(&mut self) {
+        self.minutes = self.began.elapsed().as_secs_f64() / 60.0;
+    }
+
+    fn made(&self) -> impl Iterator<Item = (&Expected, &Score)> {
+        let scored = |outcome: &'_ Outcome| outcome.result.is_ok();
+        let made = self.outcomes.iter().filter(move |outcome| scored(outcome));
+        made.filter_map(|outcome| Some((&outcome.expected, outcome.result.as_ref().ok()?)))
+    }
+
+    pub fn summary(&self) -> Summary {
+        summary(self.made())
+    }
+
+    pub fn json(&self) -> Value {
+        let summary = self.summary();
+        json!({
+            "exporter": self.exporter, "minutes": (self.minutes * 10.0).round() / 10.0, "cpus": cpus(),
+            "summary": {"made": summary.made, "component": summary.component, "cause": summary.cause,
+                "after_harm_median": summary.median, "after_harm_worst": summary.worst, "compared": summary.compared,
+                "wrong_verdicts": summary.wrong_verdicts, "wrong_names": summary.wrong_names,
+                "not_before_harm": summary.too_late},
+            "healthy": self.stressed.iter().map(|one| {
+                json!({"version": one.version, "stress": one.name, "seconds": one.seconds, "wrong": wrong_json(&one.wrong),
+                    "not_done": one.failed})
+            }).collect::<Vec<_>>(),
+            "scenarios": self.outcomes.iter().map(Outcome::json).collect::<Vec<_>>(),
+        })
+    }
+
+    pub fn markdown(&self) -> String {
+        let summary = self.summary();
+        let mut text = format!(
+            "# The zoo: partial failures on real brokers, and what was found when\n\
+             `make zoo` makes this table: three hosts (namespaces with an address, a disk and an exporter each, without a \
+             setting), a fourth for ZooKeeper or the controller, and clients that give an operation 5 s with all its \
+             retries. Times are seconds after the strike; harm is the first operation that failed, slow the first that \
+             took more than 1 s. The verdict is the first finding that names the right component, at a broker that \
+             cannot serve together with gray or down; the cause is thread, lock, link, disk or limit by name. Healthy: \
+             seconds from the beginning of the heal until all brokers are healthy without a critical finding.\n\n\
+             Exporter {}, {} CPUs, {:.0} minutes.\n\n",
+            self.exporter,
+            cpus(),
+            self.minutes
+        );
+        let _ = writeln!(
+            text,
+            "| what | figure |\n|---|---|\n\
+             | made, right component, exact cause | {}, {}, {} |\n\
+             | verdict minus first harm, median and worst of {} | {} s, {} s |\n\
+             | to be found before the harm, and were not | {} |\n\
+             | wrong verdicts, wrong names | {}, {} |\n\n\
+             | Kafka | failure | what is done | slow | harm | suspicion | verdict | cause | healthy | findings | wrong |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|",
+            summary.made,
+            summary.component,
+            summary.cause,
+            summary.compared,
+            seconds(summary.median),
+            seconds(summary.worst),
+            summary.too_late,
+            summary.wrong_verdicts,
+            summary.wrong_names
+        );
+        for outcome in &self.outcomes {
+            let head = format!(
+                "| {} | {} {} | {} |",
+                outcome.version, outcome.kind, outcome.scenario, outcome.what
+            );
+            let _ = match &outcome.result {
+                Err(error) => writeln!(
+                    text,
+                    "{head} not made: {} | | | | | | | |",
+                    error.lines().next().unwrap_or_default().replace('|', "/")
+                ),
+                Ok(score) => writeln!(
+                    text,
+                    "{head} {} | {} | {} | {} | {} | {} | {} | {} |",
+                    seconds(score.slow),
+                    seconds(score.harm),
+                    seconds(score.suspicion),
+                    seconds(score.verdict),
+                    seconds(score.cause),
+                    seconds(score.healthy),
+                    score.named.join(", "),
+                    score
+                        .wrong
+                        .iter()
+                        .map(|wrong| format!(
+                            "broker {}: {}",
+                            wrong.broker,
+                            wrong.what.replace('|', "/")
+                        ))
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                ),
+            };
+        }
+        text.push_str(NOT_MADE);
+        if !self.stressed.is_empty() {
+            self.write_stressed(&mut text);
+        }
+        text
+    }
+}
+
+impl Run {
+    fn write_stressed(&self, text: &mut String) {
+        let _ = writeln!(
+            text,
+            "\n## Healthy, and under stress\n\
+             Brokers that are not themselves restarted, stopped or cut off must stay healthy, without a critical finding.\n\n\
+             | Kafka | stress | times | minutes | wrong |\n|---|---|---|---|---|"
+        );
+        let mut rows: Vec<(&str, &str)> = Vec::new();
+        for one in &self.stressed {
+            let row = (one.version.as_str(), one.name);
+            if !rows.contains(&row) {
+                rows.push(row);
+            }
+        }
+        for row in rows {
+            let of_row = |one: &&Stressed| (one.version.as_str(), one.name) == row;
+            let all: Vec<&Stressed> = self.stressed.iter().filter(of_row).collect();
+            let wrong = all.iter().flat_map(|one| &one.wrong).map(wrong_text);
+            let not_done = all
+                .iter()
+                .filter_map(|one| Some(format!("not done: {}", one.failed.as_ref()?)));
+            let said: Vec<String> = wrong.chain(not_done).collect();
+            let minutes = all.iter().map(|one| one.seconds).sum::<f64>() / 60.0;
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {minutes:.1} | {} |",
+                row.0,
+                row.1,
+                all.len(),
+                said.join("; ").replace(['|', '\n'], "/")
+            );
+        }
+    }
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+fn seconds(value: Option<f64>) -> String {
+    value.map_or("-".into(), |value| format!("{value:.1}"))
+}
+
+/// Writes everything that was said and suffered, for the one who looks for a reason.
+pub fn write_said(file: &Path, observed: &Observed) -> Result<()> {
+    let at = |at: Instant| match at.checked_duration_since(observed.struck) {
+        Some(after) => format!("{:7.2}", after.as_secs_f64()),
+        None => format!("{:7.2}", -(observed.struck - at).as_secs_f64()),
+    };
+    let mut text = format!(
+        "sick {:?}, healed at {}\n",
+        observed.sick,
+        at(observed.healed)
+    );
+    for said in &observed.said {
+        let _ = writeln!(
+            text,
+            "{} broker {} {}: {}",
+            at(said.at),
+            said.broker,
+            said.state,
+            said.verdict
+        );
+        for found in &said.findings {
+            let _ = writeln!(
+                text,
+                "            {} {}: {}",
+                found.severity, found.name, found.text
+            );
+        }
+    }
+    for complaint in &observed.complaints {
+        let what = if complaint.failed { "failed" } else { "slow" };
+        let _ = writeln!(
+            text,
+            "{} {} {what}: {}",
+            at(complaint.at),
+            complaint.client,
+            complaint.why
+        );
+    }
+    Ok(std::fs::write(file, text)?)
+}

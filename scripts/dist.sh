@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Makes all that is released, into dist/: for each processor a .tar.gz, a .deb, an .rpm and the symbols; the image for
+# both; the bill of materials; checksums. Everything has the time of the commit, so the same commit gives the same bytes.
+# KAFKA_VITALS_ARCHITECTURES=amd64 leaves the other one out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+read -ra architectures <<<"${KAFKA_VITALS_ARCHITECTURES:-amd64 arm64}"
+VERSION=$(version)
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+# A package wants one; whoever releases it names itself.
+MAINTAINER=${MAINTAINER:-kafka-vitals maintainers <maintainers@kafka-vitals.example>}
+export VERSION SOURCE_DATE_EPOCH MAINTAINER
+umask 022
+
+name=kafka-vitals-$VERSION
+rm -rf dist
+work=dist/work
+mkdir -p "$work/manual"
+
+for arch in "${architectures[@]}"; do scripts/build-static.sh "$arch"; done
+
+say "man pages and completions"
+# With the features of the tests' build, so that it serves both.
+quietly cargo build --quiet --workspace --locked --example manual
+quietly "${CARGO_TARGET_DIR:-target}/debug/examples/manual" "$work/manual"
+gzip -9n "$work"/manual/man/*
+
+# archive FILE FOLDER: FOLDER of the work folder as a .tar.gz, with nothing of this machine in it.
+archive() {
+    tar --create --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+        --mode=go=rX,u+rw --directory="$work" "$2" | gzip -9n >"dist/$1"
+}
+
+for arch in "${architectures[@]}"; do
+    say "packages for $arch"
+    for format in deb rpm; do
+        ARCH=$arch quietly nfpm package --config packaging/nfpm.yaml --packager "$format" --target dist/
+    done
+    folder=$name-linux-$arch
+    mkdir "$work/$folder"
+    cp -r "dist/$arch/kafka-vitals" packaging/kafka-vitals.service README.md CHANGELOG.md LICENSE alerts dashboards docs \
+        kubernetes "$work/manual" "$work/$folder"
+    archive "$folder.tar.gz" "$folder"
+    mkdir "$work/$folder-symbols"
+    cp "dist/$arch/kafka-vitals.debug" "$work/$folder-symbols"
+    archive "$folder-symbols.tar.gz" "$folder-symbols"
+done
+
+say "image"
+scripts/build-image.sh "dist/$name-image.oci.tar" "${architectures[@]}"
+
+say "bill of materials"
+quietly cargo cyclonedx --format json --spec-version 1.5 --target "$(triple_of "${architectures[0]}")" \
+    --override-filename "$name.cdx" --manifest-path Cargo.toml
+# It names this folder.
+sed "s#path+file://$PWD#path+file:///kafka-vitals#g" "$name.cdx.json" >"dist/$name.cdx.json"
+rm "$name.cdx.json" "lab/$name.cdx.json"
+
+rm -r "$work"
+for arch in "${architectures[@]}"; do rm "dist/$arch/kafka-vitals.debug"; done
+sums=$(cd dist && find . -type f -printf '%P\n' | LC_ALL=C sort | xargs sha256sum)
+printf '%s\n' "$sums" >dist/SHA256SUMS
+say "dist/:"
+(cd dist && find . -type f -printf '%s %P\n' | LC_ALL=C sort -k 2)

@@ -1,0 +1,124 @@
+//! Pools all of whose threads one dump shows at one place: a sign that counts where the broker owes an answer as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{is_outside, may_stall, shared_frame, wait_for_brokers, wanted_class};
+use crate::model::text::beginning;
+use crate::model::{Moment, Stall};
+use crate::parse::thread_dump::{Frame, State, Thread, ThreadDump};
+use crate::threads::known_issues;
+use crate::threads::peers::Links;
+use crate::threads::pools::Pool;
+use crate::threads::progress::must_move;
+use crate::threads::stack::top_frames;
+use crate::threads::wait_graph::WaitGraph;
+
+/// A pool with more threads is not searched.
+const MOST: usize = 1024;
+/// Pools that are listed.
+const MOST_POOLS: usize = 16;
+
+/// The pools that serve requests and all of whose threads wait at one place that is not idle, or through locks for one
+/// thread. Where that place or that thread runs, or waits for a disk or ZooKeeper, `unblocked_by` has one: it may be at
+/// work.
+pub fn standing<'a>(dump: &ThreadDump<'a>, graph: &WaitGraph<'_, 'a>, now: Moment) -> Vec<Stall> {
+    let mut pools: BTreeMap<(Pool, &str), Vec<usize>> = BTreeMap::new();
+    for (index, thread) in dump.threads.iter().enumerate() {
+        if let Some(pool) = Pool::of(thread.name).filter(|pool| must_move(*pool)) {
+            pools
+                .entry((pool, stem(thread.name)))
+                .or_default()
+                .push(index);
+        }
+    }
+    let links = Links::of(&dump.threads);
+    let found = pools
+        .into_iter()
+        .filter_map(|((pool, _), members)| stands(pool, &members, dump, graph, &links, now));
+    found.take(MOST_POOLS).collect()
+}
+
+/// `kafka-network-thread-1-PLAINTEXT` of `kafka-network-thread-1-PLAINTEXT-2`: each listener has its own.
+fn stem(thread: &str) -> &str {
+    thread.rsplit_once('-').map_or(thread, |(stem, _)| stem)
+}
+
+fn stands<'a>(
+    pool: Pool,
+    members: &[usize],
+    dump: &ThreadDump<'a>,
+    graph: &WaitGraph<'_, 'a>,
+    links: &Links<'a>,
+    now: Moment,
+) -> Option<Stall> {
+    if members.len() > MOST {
+        return None;
+    }
+    let is_idle = |thread: &Thread<'_>| !may_stall(pool, thread.state(), thread);
+    let (idle, members): (Vec<usize>, Vec<usize>) = members.iter().copied().partition(|index| {
+        let thread = dump.threads.get(*index);
+        thread.is_none_or(is_idle)
+    });
+    let members = &members[..];
+    // A node that is broker and controller has two pools with these names, of which one stands.
+    let names = |of: &[usize]| -> BTreeSet<&str> {
+        let threads = of.iter().filter_map(|index| dump.threads.get(*index));
+        threads.map(|thread| thread.name).collect()
+    };
+    if !names(&idle).is_subset(&names(members)) {
+        return None;
+    }
+    let threads = || members.iter().filter_map(|index| dump.threads.get(*index));
+    let ends: BTreeSet<usize> = members.iter().map(|at| graph.last_holder(*at)).collect();
+    let behind_one = ends.len() == 1;
+    // Not the holder, where that is one of them.
+    let waiter = members.iter().find(|index| !ends.contains(index));
+    let first = dump.threads.get(*waiter.or(members.first())?)?;
+    let same_place = || {
+        let here = place(first);
+        threads().all(|thread| place(thread) == here)
+    };
+    if !(behind_one || same_place()) {
+        return None;
+    }
+    let frames: Vec<Frame<'_>> = first.frames().collect();
+    let frame = shared_frame(&frames).filter(|frame| {
+        let mut others = threads();
+        waiter.is_some()
+            || others.all(|thread| {
+                let frames: Vec<Frame<'_>> = thread.frames().collect();
+                shared_frame(&frames) == Some(frame)
+            })
+    });
+    let mut last = ends.iter().filter_map(|end| dump.threads.get(*end));
+    let works =
+        |thread: &&Thread<'_>| thread.state() == Some(State::Runnable) || is_outside(thread);
+    let mut stall = Stall {
+        pool: pool.name().to_owned(),
+        threads: threads().map(|thread| thread.name.to_owned()).collect(),
+        of: members.len(),
+        since: now,
+        lock_class: wanted_class(first),
+        holders: graph.holders_of(members),
+        unblocked_by: last.find(works).map(|thread| thread.name.to_owned()),
+        awaits_brokers: BTreeSet::new(),
+        frame: frame.map(|frame| beginning(frame, super::MAX_TEXT).to_owned()),
+        frames: top_frames(first),
+        known_issues: Vec::new(),
+    };
+    // In one dump nothing shows which of the links stands still, so all that may be it count.
+    wait_for_brokers(&mut stall, members, links, graph, |_| true);
+    let holders = graph.last_holders_of(members);
+    let stacks = || {
+        let stacks = holders.iter().take(super::HOLDERS);
+        stacks.map(|at| top_frames(at)).collect()
+    };
+    stall.known_issues = known_issues::matching_stall(&stall, stacks);
+    Some(stall)
+}
+
+/// Where a thread waits: its topmost method, and the class of what it waits for.
+fn place<'a>(thread: &Thread<'a>) -> (Option<&'a str>, Option<String>) {
+    let top = thread.frames().next();
+    (top.map(|frame| frame.class_method), wanted_class(thread))
+}
