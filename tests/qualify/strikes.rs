@@ -10,12 +10,11 @@ use lab::{Cell, Cluster, ClusterOptions, Load, jars};
 use crate::support::stalls::{POOLS, evaluated, harm};
 use crate::support::{Exporter, Metrics, wait_for};
 
+/// What is to be seen, and when it is.
+type Wanted<'a> = (&'a str, &'a dyn Fn(&Metrics) -> bool);
+
 /// Polls the metrics until `over`, and returns when each of the states and findings that matter was first seen.
-fn watch(
-    exporter: &Exporter,
-    wanted: &[(&str, &dyn Fn(&Metrics) -> bool)],
-    most: Duration,
-) -> Vec<Option<Duration>> {
+fn watch(exporter: &Exporter, wanted: &[Wanted<'_>], most: Duration) -> Vec<Option<Duration>> {
     let start = Instant::now();
     let mut first = vec![None; wanted.len()];
     while start.elapsed() < most && first.iter().any(Option::is_none) {

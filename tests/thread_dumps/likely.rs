@@ -330,7 +330,7 @@ fn no_other_dump_shows_one() {
         format!("thread-dumps/own/dump_to_file-jdk21.txt: {locks}"),
         format!("{made_up}/thread-dump-deadlock.txt: {beginning}"),
         format!("{made_up}/thread-dump-jcmd.txt: {beginning}"),
-        format!("{upside_down}: 1 BLOCKED thread"),
+        format!("{upside_down}: 1 BLOCKED thread; {beginning}"),
         format!("{upside_down}: {end}"),
     ];
     for not in &not_understood {

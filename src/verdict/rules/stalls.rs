@@ -9,6 +9,7 @@ use super::case::{Case, present_if};
 use crate::model::{
     DiskWait, Moment, Probe, Reading, Reason, Stall, Suspect, ThreadReport, duration_text,
 };
+use crate::threads::pools::Pool;
 use crate::threads::stalls::stall_text;
 
 pub(super) fn stalled_pool(case: &Case<'_>) -> RuleResult {
@@ -89,7 +90,7 @@ fn of_stalls(case: &Case<'_>, report: &ThreadReport, deciding: bool) -> RuleResu
     let Some(stalls) = &report.stalls else {
         return Unknown;
     };
-    let clients = owed_since(case).is_some()
+    let clients = owed_since(case, false).is_some()
         || [FindingId::CloseWaitPileup, FindingId::AcceptQueueFull]
             .iter()
             .any(|id| case.memory.is_active(*id));
@@ -103,16 +104,24 @@ fn standing<'a>(case: &'a Case<'_>, report: &'a ThreadReport) -> impl Iterator<I
     // In a pause no thread moves, and no answer comes.
     let may_be = !case.memory.is_active(FindingId::JvmPaused)
         && !case.memory.is_starting(case.broker, case.now);
-    let asked = owed_since(case).filter(|_| may_be);
-    let applies = asked.is_some_and(|asked| dumped >= Some(asked));
-    let all = report.standing.iter().filter(move |_| applies);
+    // Each listener has network threads of its own: those of one that hangs are no reason while the broker answers elsewhere.
+    let [by_all, by_own] = [false, true].map(|own| owed_since(case, own).filter(|_| may_be));
+    let applies = move |stall: &&Stall| {
+        let asked = match stall.pool == Pool::Network.name() {
+            true => by_own,
+            false => by_all,
+        };
+        asked.is_some_and(|asked| dumped >= Some(asked))
+    };
+    let all = report.standing.iter().filter(applies);
     let waits_here = |stall: &&Stall| stall.awaits_brokers.is_empty();
     all.filter(waits_here)
         .filter(|stall| stall.unblocked_by.is_none() || all_suspect(case, stall))
 }
 
-/// Since when the broker owes the oldest of its answers, longer than a probe waits.
-fn owed_since(case: &Case<'_>) -> Option<Moment> {
+/// Since when the broker owes the oldest of its answers, longer than a probe waits; where `only_own`, of those at the listener
+/// that decides whether it answers.
+fn owed_since(case: &Case<'_>, only_own: bool) -> Option<Moment> {
     fn owed(probe: &Probe, at: Moment) -> Option<Moment> {
         let is_owed = |reason| reason == Reason::Timeout;
         let error = probe.error.as_ref()?;
@@ -123,7 +132,8 @@ fn owed_since(case: &Case<'_>) -> Option<Moment> {
     let Reading::Known { value, at, .. } = &broker.probes else {
         return None;
     };
-    let others = value.listeners.iter().map(|one| &one.probe);
+    let others = value.listeners.iter().filter(|_| !only_own);
+    let others = others.map(|one| &one.probe);
     value
         .own()
         .chain(others)

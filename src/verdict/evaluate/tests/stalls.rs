@@ -1,7 +1,7 @@
 //! What stalled threads, disks that hang and contradictions mean for the state.
 
 use super::*;
-use crate::model::{DiskWait, FileCall};
+use crate::model::{DiskWait, FileCall, ListenerProbe};
 
 const LATCH: &str = "java.util.concurrent.CountDownLatch$Sync";
 
@@ -163,6 +163,39 @@ fn a_pool_that_stands_while_an_answer_is_owed_is_gray_at_once() {
             assert!(diagnosis.sentence.contains("8 threads of request_handler"));
         }
     }
+}
+
+#[test]
+fn network_threads_of_one_listener_are_no_reason_while_another_answers() {
+    let network = |own_hangs: bool| {
+        let mut scene = scene();
+        let asked = scene.now;
+        let report = standing(Stall {
+            pool: "network".into(),
+            ..stall(3, "", &[], Moment(0))
+        });
+        let diagnosis = scene.after(3, |broker, now| {
+            broker.threads = known(report.clone(), now);
+            let (silent, answers) = (owed(asked, now), probe(None));
+            let (own, other) = match own_hangs {
+                true => (silent.clone(), answers),
+                false => (answers, silent),
+            };
+            let listener = ListenerProbe {
+                listener: "CLIENTS".into(),
+                probe: other.api.unwrap(),
+                by_handler: true,
+                certificate_end: None,
+                verified: None,
+                anonymous: false,
+            };
+            let listeners = vec![listener];
+            broker.probes = known(ProbeReport { listeners, ..own }, now);
+        });
+        diagnosis.state
+    };
+    assert_eq!(network(true), BrokerState::Gray);
+    assert_ne!(network(false), BrokerState::Gray);
 }
 
 #[test]
