@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 read -ra architectures <<<"${KAFKA_VITALS_ARCHITECTURES:-amd64 arm64}"
 VERSION=$(version)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-# A package wants one; whoever releases it names itself.
+# A package wants one; who releases it puts a name here.
 MAINTAINER=${MAINTAINER:-kafka-vitals maintainers <maintainers@kafka-vitals.example>}
 export VERSION SOURCE_DATE_EPOCH MAINTAINER
 umask 022

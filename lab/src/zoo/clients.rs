@@ -45,7 +45,7 @@ enum Kind {
     Consumer(i32),
     /// Commits offsets of a group.
     Committer,
-    /// Connects to a broker anew each time.
+    /// Makes a new connection to a broker each time.
     Newcomer(i32),
 }
 

@@ -15,7 +15,7 @@ pub struct Whole {
     /// How many replicas were in the ISR, by the hash of topic and index.
     known: BTreeMap<u64, u16>,
     /// After the first response: until then nothing can be known of a reassignment.
-    begun: bool,
+    has_first: bool,
 }
 
 /// How many replicas are to be in the ISR.
@@ -32,7 +32,7 @@ impl Whole {
     /// Takes in a partition of which the broker is a replica.
     pub fn take(&mut self, topic: &str, index: i32, replicas: usize, in_sync: usize) -> Expected {
         let key = key(topic, index);
-        if in_sync >= replicas || !self.begun {
+        if in_sync >= replicas || !self.has_first {
             if self.known.len() < MOST || self.known.contains_key(&key) {
                 let count = u16::try_from(replicas).unwrap_or(u16::MAX);
                 self.known.insert(key, count);
@@ -48,7 +48,7 @@ impl Whole {
 
     /// Whether a reassignment adds replicas to the partition, as far as it is known.
     pub fn grows(&self, topic: &str, index: i32, replicas: usize, in_sync: usize) -> bool {
-        let is_short = self.begun && in_sync < replicas;
+        let is_short = self.has_first && in_sync < replicas;
         is_short && self.expected(key(topic, index), replicas).grows
     }
 
@@ -66,8 +66,8 @@ impl Whole {
 
     /// After the last partition of a response, with how many it took in.
     pub fn end(&mut self, taken: usize) {
-        self.begun = self.known.len() <= taken + STALE;
-        if !self.begun {
+        self.has_first = self.known.len() <= taken + STALE;
+        if !self.has_first {
             self.known.clear();
         }
     }
