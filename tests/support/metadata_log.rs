@@ -232,7 +232,7 @@ fn seen_after(
     seen.unwrap().saturating_duration_since(decided.unwrap())
 }
 
-/// Makes all request handlers of a broker wait, until [`go_on`].
+/// Makes all request handlers of a broker wait, 25 s with each request, until [`go_on`].
 fn hold_handlers(cluster: &Cluster, id: i32) {
     let hold = format!("/tmp/hold-{id}");
     fs::write(cluster.cell().host_path(hold.as_ref()), "").unwrap();
@@ -240,17 +240,14 @@ fn hold_handlers(cluster: &Cluster, id: i32) {
     // The followers' requests come all the time.
     wait_for("all request handlers to wait", PATIENCE, || {
         let log = broker.log().unwrap();
-        log.matches("lab: a request handler waits")
-            .count()
-            .to_string()
-            == HANDLERS
+        let waiting = log.matches("lab: a request handler waits").count();
+        waiting.to_string() == HANDLERS
     });
 }
 
 fn go_on(cluster: &Cluster, id: i32) {
     let hold = format!("/tmp/hold-{id}");
     fs::remove_file(cluster.cell().host_path(hold.as_ref())).unwrap();
-    fs::write(cluster.cell().host_path("/tmp/go".as_ref()), "").unwrap();
 }
 
 /// Runs a tool that talks to the brokers; `config` is its flag for a file with a login.
