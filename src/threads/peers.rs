@@ -47,57 +47,89 @@ impl Link {
 
 /// The threads of a dump that wait for an answer of one other broker.
 #[derive(Debug, Default)]
-pub(super) struct Links<'a>(Vec<(usize, &'a str, Link, i32)>);
+pub(super) struct Links<'a> {
+    waiting: Vec<(usize, &'a str, Link, i32)>,
+    /// Those that speak with another broker and wait for something else.
+    elsewhere: Vec<(usize, Link)>,
+}
 
 impl<'a> Links<'a> {
-    /// The first ones of the dump: a broker has some for each other broker of its cluster.
-    pub(super) fn of(threads: &[Thread<'a>]) -> Links<'a> {
+    /// The first ones of the dump: a broker has some for each other broker of its cluster. `is_idle` says whether one that
+    /// waits has nothing to do.
+    pub(super) fn of(threads: &[Thread<'a>], is_idle: impl Fn(&Thread<'_>) -> bool) -> Links<'a> {
+        let mut links = Links::default();
         let all = threads.iter().enumerate();
-        let links = all.filter_map(|(index, thread)| {
-            let (link, broker) = Link::of(thread.name)?;
-            waits_for_network(thread).then_some((index, thread.name, link, broker))
-        });
-        Links(links.take(MOST).collect())
+        let of_links =
+            all.filter_map(|(index, thread)| Some((index, thread, Link::of(thread.name)?)));
+        for (index, thread, (link, broker)) in of_links.take(MOST) {
+            if waits_for_network(thread) {
+                links.waiting.push((index, thread.name, link, broker));
+            } else if matches!(thread.state(), Some(State::Blocked | State::Waiting))
+                && !is_idle(thread)
+            {
+                links.elsewhere.push((index, link));
+            }
+        }
+        links
     }
 
-    /// Their indexes in the dump.
+    /// The indexes in the dump of all that wait.
     pub(super) fn indexes(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().map(|(index, ..)| *index)
+        let elsewhere = self.elsewhere.iter().map(|(index, _)| *index);
+        self.waiting
+            .iter()
+            .map(|(index, ..)| *index)
+            .chain(elsewhere)
     }
 
     /// Those for which the thread at `index` waits, each with its broker: itself, or those that it ends. None where it waits
-    /// for something else. `still` says whether one is where the dump before had it, and used no CPU.
+    /// for something else.
     pub(super) fn awaited(
         &self,
         threads: &[Thread<'a>],
         index: usize,
-        still: impl Fn(usize) -> bool,
+        still: &impl Fn(usize) -> Still,
     ) -> Vec<(&'a str, i32)> {
-        let own = self.0.iter().find(|(at, ..)| *at == index);
+        let own = self.waiting.iter().find(|(at, ..)| *at == index);
         if let Some((_, name, _, broker)) = own {
             return vec![(*name, *broker)];
         }
         let Some(thread) = threads.get(index).filter(|thread| waits_for_end(thread)) else {
             return Vec::new();
         };
-        let ends = [Link::Fetcher, Link::Controller].map(|link| {
-            thread
-                .frames()
-                .any(|frame| link.is_ended_in(frame.class_method))
-        });
+        let ended: Vec<Link> = [Link::Fetcher, Link::Controller]
+            .into_iter()
+            .filter(|link| {
+                let mut frames = thread.frames();
+                frames.any(|frame| link.is_ended_in(frame.class_method))
+            })
+            .collect();
+        let mut elsewhere = self.elsewhere.iter();
+        let another = elsewhere.any(|(at, link)| ended.contains(link) && still(*at) != Still::No);
         // One that gets answers wakes all the time, so it would have ended.
-        let awaited = self.0.iter().filter(|(at, _, link, _)| {
-            let [fetcher, controller] = ends;
-            let is_ended = match link {
-                Link::Fetcher => fetcher,
-                Link::Controller => controller,
+        let awaited = self.waiting.iter().filter(|(at, _, link, _)| {
+            let is_awaited = match still(*at) {
+                Still::Yes => true,
+                Still::Perhaps => !another,
+                Still::No => false,
             };
-            is_ended && still(*at)
+            is_awaited && ended.contains(link)
         });
         awaited
             .map(|(_, name, _, broker)| (*name, *broker))
             .collect()
     }
+}
+
+/// Whether a thread is where the dump before had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Still {
+    /// And used no CPU.
+    Yes,
+    /// The JVM prints no CPU time (JDK 8), and a thread that gets answers is mostly at one place as well. So it is not the one
+    /// that is awaited if another one of its kind stands elsewhere, such as at a lock of the one that awaits it.
+    Perhaps,
+    No,
 }
 
 /// Whether it waits in a selector, or for bytes of a socket.

@@ -261,14 +261,16 @@ impl Track {
         self.candidate = slow || silent || self.has_rhythm();
     }
 
-    /// Takes in whether the newest state was D. It cannot become that without a switch.
+    /// Takes in whether the newest state was D. It cannot become that without a switch, which is counted when the thread
+    /// gets a CPU again: so until it sleeps, the time on a CPU grows.
     fn follow_kernel(&mut self, in_kernel: bool) {
+        let counts = |point: &Point| (point.switches, point.cpu);
         let mut newest = self.points.iter().rev();
-        let switches = newest.next().map(|point| point.switches);
-        let moved = newest.next().map(|point| point.switches) != switches;
+        let now = newest.next().map(counts);
+        let moved = newest.next().map(counts) != now;
         let before = self.in_kernel_since.filter(|_| !moved);
         let mut points = self.points.iter();
-        let unmoved = points.find(|point| Some(point.switches) == switches);
+        let unmoved = points.find(|point| Some(counts(point)) == now);
         let since = before.or(unmoved.map(|point| point.at));
         self.in_kernel_since = since.filter(|_| in_kernel);
     }

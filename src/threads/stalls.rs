@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::known_issues;
-use super::peers::Links;
+use super::peers::{Links, Still};
 use super::pools::Pool;
 use super::progress::must_move;
 use super::stack::{is_of_jdk, place_hash, stack_hash, top_frames};
@@ -173,7 +173,7 @@ impl StallDetector {
         }
         self.tracks = tracks;
         self.last = Some(clock);
-        let links = Links::of(&dump.threads);
+        let links = Links::of(&dump.threads, is_idle_wait);
         let still_links = self.still_links(dump, &links, between, now);
         let first = *self.first_dump.get_or_insert(now);
         let mut stalls = group(&stalled);
@@ -189,7 +189,7 @@ impl StallDetector {
             let last = graph.last_holders_of(members);
             let holder = last.iter().find(|holder| can_continue(holder));
             let holder = holder.map(|holder| holder.name);
-            let still = |index: usize| still_links.contains(&index);
+            let still = |index: usize| still_links.get(&index).copied().unwrap_or(Still::No);
             let link = wait_for_brokers(stall, members, &links, graph, still);
             stall.unblocked_by = link.or(holder).or(outside).map(str::to_owned);
             stall.of = Pool::ALL
@@ -205,15 +205,15 @@ impl StallDetector {
         (now.since(first) >= WAITING_SPAN).then(|| Pool::findings(stalls, pools))
     }
 
-    /// The links that have not moved since the dump before, by their indexes.
+    /// The links that may not have moved since the dump before, by their indexes.
     fn still_links(
         &mut self,
         dump: &ThreadDump<'_>,
         links: &Links<'_>,
         between: Duration,
         now: Moment,
-    ) -> BTreeSet<usize> {
-        let mut still = BTreeSet::new();
+    ) -> BTreeMap<usize, Still> {
+        let mut still = BTreeMap::new();
         let mut tracks = HashMap::new();
         for index in links.indexes() {
             let Some(thread) = dump.threads.get(index) else {
@@ -234,7 +234,8 @@ impl StallDetector {
                     && used_no_cpu(before.cpu_ms, here.cpu_ms, thread.state(), between)
             });
             if is_still {
-                still.insert(index);
+                let known = here.cpu_ms.map_or(Still::Perhaps, |_| Still::Yes);
+                still.insert(index, known);
             }
             tracks.insert(key, here);
         }
@@ -249,7 +250,7 @@ fn wait_for_brokers<'a>(
     members: &[usize],
     links: &Links<'a>,
     graph: &WaitGraph<'_, 'a>,
-    still: impl Fn(usize) -> bool,
+    still: impl Fn(usize) -> Still,
 ) -> Option<&'a str> {
     let ends: BTreeSet<usize> = members.iter().map(|at| graph.last_holder(*at)).collect();
     let mut link = None;

@@ -58,6 +58,8 @@ pub struct WaitGraph<'d, 'a> {
     cycles: Vec<Vec<usize>>,
     /// The cycle that a thread belongs to or is blocked behind.
     leads_to: Vec<Option<usize>>,
+    /// The last thread that each one waits for through locks; itself where no holder is known, and in or behind a cycle.
+    last: Vec<usize>,
     /// The first thread of each deadlock of the JVM's report.
     first_reported: Vec<usize>,
     unread: Unread,
@@ -112,6 +114,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             edges: Vec::with_capacity(dump.threads.len()),
             cycles: Vec::new(),
             leads_to: Vec::new(),
+            last: Vec::new(),
             first_reported: Vec::new(),
             unread: dump.unread,
             truncated: dump.truncated,
@@ -256,11 +259,8 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         let waiting = waiters
             .iter()
             .filter(|index| self.leads_to[**index].is_none());
-        let last: BTreeSet<usize> = waiting
-            .filter_map(|index| {
-                std::iter::successors(self.edges[*index].holder, |at| self.edges[*at].holder).last()
-            })
-            .collect();
+        let held = waiting.filter(|index| self.edges[**index].holder.is_some());
+        let last: BTreeSet<usize> = held.map(|index| self.last_holder(*index)).collect();
         last.into_iter()
             .filter_map(|index| self.threads.get(index))
             .collect()
@@ -268,11 +268,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
 
     /// The last thread that the one at `index` waits for through locks; itself where no holder is known, and in a deadlock.
     pub fn last_holder(&self, index: usize) -> usize {
-        let waits = self.leads_to.get(index).is_some_and(Option::is_none);
-        let holder = self.edges.get(index).and_then(|edge| edge.holder);
-        std::iter::successors(holder.filter(|_| waits), |at| self.edges[*at].holder)
-            .last()
-            .unwrap_or(index)
+        self.last.get(index).copied().unwrap_or(index)
     }
 
     fn apply(&mut self, owners: &Owners) {
@@ -361,6 +357,7 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
         const UNSEEN: usize = usize::MAX;
         let mut walk_of = vec![UNSEEN; self.edges.len()];
         self.leads_to = vec![None; self.edges.len()];
+        self.last = (0..self.edges.len()).collect();
         let mut path = Vec::new();
         for start in 0..self.edges.len() {
             path.clear();
@@ -370,8 +367,9 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
                 path.push(index);
                 at = self.edges[index].holder;
             }
+            let end = at.map_or(path.last().copied(), |index| Some(self.last[index]));
             let cycle = match at {
-                None => continue,
+                None => None,
                 Some(index) if walk_of[index] == start => {
                     // The walk has reached its own path. The first member in the dump comes first.
                     let from = path.iter().position(|&member| member == index).unwrap_or(0);
@@ -387,6 +385,9 @@ impl<'d, 'a> WaitGraph<'d, 'a> {
             };
             for &index in &path {
                 self.leads_to[index] = cycle;
+                if let (None, Some(end)) = (cycle, end) {
+                    self.last[index] = end;
+                }
             }
         }
     }

@@ -26,7 +26,8 @@ pub(super) fn last_words(last: &LastReadings) -> (String, String) {
         );
     }
     let handles = last.open_fds.zip(last.fd_limit);
-    let handles = handles.filter(|(open, limit)| open * 100 >= limit * EXHAUSTED);
+    let handles =
+        handles.filter(|(open, limit)| open.saturating_mul(100) >= limit.saturating_mul(EXHAUSTED));
     if let Some((open, limit)) = handles {
         facts += &format!(" It had {open} of {limit} file handles open.");
     }

@@ -12,7 +12,7 @@ use super::standing::Standing;
 use super::unavailable::UnavailableBrokers;
 use super::views::{Counts, Views};
 use crate::model::{
-    BrokerSnapshot, DeadlockedThread, Moment, Probe, Reading, Reason, Snapshot, Stall,
+    BrokerSnapshot, DeadlockedThread, Moment, Probe, ProbeError, Reading, Reason, Snapshot, Stall,
 };
 
 /// A younger process that has not answered any request yet is starting: its port may be open long before it serves.
@@ -24,7 +24,7 @@ const FIRST_PROBE: Duration = Duration::from_secs(30);
 /// `broker.session.timeout.ms`, by default 9 s, with some room.
 const OLD_REGISTRATION: Duration = Duration::from_secs(30);
 
-/// A broker that has started may take so long until it is in all ISRs; later, it is too slow.
+/// A broker that has started may take so long until it is in all ISRs; later, it, or the leader, is too slow.
 const CATCHES_UP: Duration = Duration::from_secs(3600);
 
 /// How long a broker may take to apply a record of its metadata log.
@@ -103,6 +103,8 @@ pub struct Memory {
     pub standing: Standing,
     /// Whether it was ever in all ISRs.
     was_in_every_isr: bool,
+    /// When the ISRs of all partitions that it leads were last complete.
+    complete: Moment,
 }
 
 /// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
@@ -119,16 +121,23 @@ pub(super) fn is_closed(broker: &BrokerSnapshot, now: Moment) -> bool {
     error.is_some_and(|error| error.reason == Reason::Refused) && !listens
 }
 
-/// What one of its own listeners answered that Kafka's protocol does not allow.
-pub(super) fn nonsense(broker: &BrokerSnapshot, now: Moment) -> Option<&str> {
+/// What contradicts that the broker works, whatever its threads do: a listener of its own answers what Kafka's protocol does
+/// not allow, or nothing listens where it is asked, while another of its listeners is open: a node that is controller as
+/// well opens that one first.
+pub(super) fn contradiction(broker: &BrokerSnapshot, now: Moment) -> Option<&ProbeError> {
     let probes = broker.probes.fresh(now)?;
     let others = probes.listeners.iter().map(|one| &one.probe);
-    let errors = probes
+    let mut errors = probes
         .own()
         .chain(others)
         .filter_map(|probe| probe.error.as_ref());
-    let mut nonsense = errors.filter(|error| error.reason == Reason::Protocol);
-    nonsense.next().map(|error| error.message.as_str())
+    let refused = || {
+        let first = probes.first()?.error.as_ref();
+        first.filter(|error| error.reason == Reason::Refused)
+    };
+    errors
+        .find(|error| error.reason == Reason::Protocol)
+        .or_else(refused)
 }
 
 /// When the process started, if that was not long ago.
@@ -195,7 +204,9 @@ impl Memory {
             }
             let waits =
                 error.is_some_and(|error| error.is_silent() && error.reason == Reason::Timeout);
-            let answered = first.is_some() && !waits && !is_closed(broker, now);
+            let refused = error.is_some_and(|error| error.reason == Reason::Refused);
+            let serves = probes.listeners.iter().any(|one| one.probe.success());
+            let answered = first.is_some() && !waits && (!refused || serves);
             self.has_answered = Some(answered || self.has_answered == Some(true));
         }
         let registration = broker.own_registration(now);
@@ -208,6 +219,9 @@ impl Memory {
         self.standing.update(broker, now);
         let counts = broker.own_partitions(now);
         self.was_in_every_isr |= counts.is_some_and(|counts| counts.not_in_isr == 0);
+        if counts.is_some_and(|counts| counts.under_replicated == 0) {
+            self.complete = now;
+        }
         if let Some(views) = Views::of(broker, now) {
             self.views_agreed |= views.agree();
             let since = self.other_view.filter(|(counts, _)| *counts == views.other);
@@ -293,6 +307,13 @@ impl Memory {
         !self.was_in_every_isr && started.is_some_and(|at| now.since(at) < CATCHES_UP)
     }
 
+    /// Whether a follower may be missing in ISRs of this leader because it is down, or catches up since it is `back`.
+    pub fn follower_catches_up(&self, back: Option<Moment>, now: Moment) -> bool {
+        back.is_none_or(|back| {
+            back > Moment(0) && self.complete <= back && now.since(back) < CATCHES_UP
+        })
+    }
+
     /// Whether the broker is fenced because it ends, which must not take longer than a start.
     pub fn shuts_down(&self, now: Moment) -> bool {
         let since = self.shuts_down_since;
@@ -348,7 +369,7 @@ impl Memory {
         let answers = probes.and_then(|probes| probes.api.as_ref());
         let decided = dump_counts || answers.is_some_and(Probe::success);
         // Threads that work do not acquit it of what else is known.
-        let contradicted = self.critical().is_some() || nonsense(broker, now).is_some();
+        let contradicted = self.critical().is_some() || contradiction(broker, now).is_some();
         if decided && !contradicted {
             BrokerState::Healthy
         } else {

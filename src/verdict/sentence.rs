@@ -2,8 +2,8 @@
 
 use super::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId, Recovery, Severity};
 use super::last_words::last_words;
-use super::memory::{PARTIAL, nonsense};
-use crate::model::{BrokerSnapshot, Moment, NamedIssue, clock_text, duration_text};
+use super::memory::{PARTIAL, contradiction};
+use crate::model::{BrokerSnapshot, Moment, NamedIssue, Reason, clock_text, duration_text};
 
 /// The verdict in one sentence for a person, and what to do.
 pub fn sentence(
@@ -170,10 +170,15 @@ pub fn sentence(
         },
         BrokerState::Unknown => {
             let critical = |found: &&Finding| found.id.kind().severity == Severity::Critical;
-            if let Some(message) = nonsense(broker, now) {
+            if let Some(error) = contradiction(broker, now) {
                 with(
-                    format!("{name} is unknown: {message}."),
-                    "Find out what answers there.",
+                    format!("{name} is unknown: {}.", error.message),
+                    match error.reason {
+                        Reason::Refused => {
+                            "Find out whether the broker still starts, and at which address it listens."
+                        }
+                        _ => "Find out what answers there.",
+                    },
                 )
             } else if let Some(found) = diagnosis.findings.iter().find(critical) {
                 let (title, since) = (found.id.kind().title, clock_text(found.since));

@@ -75,6 +75,11 @@ impl Standing {
             .is_some_and(|since| self.was_registered || is_long(since))
     }
 
+    /// Whether a peer's view can be compared with the broker's own.
+    pub fn is_compared(broker: &BrokerSnapshot, now: Moment) -> bool {
+        views(broker, now).is_some()
+    }
+
     /// The peer that does not list the broker and did before.
     pub fn unlisted_by<'a>(
         &self,

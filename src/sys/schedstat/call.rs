@@ -60,14 +60,22 @@ impl Tasks {
     /// trace it.
     pub fn kernel_call(&self, id: u32) -> Option<KernelCall> {
         let mut buffer = [0; 256];
-        let length = open_file(&self.folder, id, "syscall")
-            .and_then(|file| rustix::io::read(&file, &mut buffer))
-            .ok()?;
-        let (name, is_file_call, descriptor) = parse(buffer.get(..length)?)?;
+        let mut read = |name| {
+            let length = open_file(&self.folder, id, name)
+                .and_then(|file| rustix::io::read(&file, &mut buffer))
+                .ok()?;
+            buffer.get(..length).map(<[u8]>::to_vec)
+        };
+        // A paused container's threads (the freezer of cgroup v1) stand at the end of any call.
+        let is_frozen = read("wchan").is_some_and(|at| at.ends_with(b"_refrigerator"));
+        let (name, is_file_call, descriptor) = parse(&read("syscall")?)?;
+        let is_file_call = is_file_call && !is_frozen;
+        let file = descriptor.and_then(|descriptor| self.file(id, descriptor).ok());
         Some(KernelCall {
             name,
-            is_file_call,
-            file: descriptor.and_then(|descriptor| self.file(id, descriptor).ok()),
+            // Sockets and pipes (`socket:[7]`) are written with the same calls.
+            is_file_call: is_file_call && file.as_ref().is_none_or(|file| file.is_absolute()),
+            file,
         })
     }
 
@@ -99,7 +107,44 @@ fn parse(text: &[u8]) -> Option<(String, bool, Option<u64>)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::{Allowance, ProcRoot};
     use super::*;
+
+    #[test]
+    fn calls_for_sockets_and_those_of_a_paused_container_wait_for_no_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = folder.path().join("7/task/7");
+        std::fs::create_dir_all(task.join("fd")).unwrap();
+        let own = std::process::id();
+        std::fs::copy(format!("/proc/{own}/stat"), folder.path().join("7/stat")).unwrap();
+        std::fs::write(task.join("schedstat"), "1 1 1\n").unwrap();
+        std::os::unix::fs::symlink("/data/t-0/0.log", task.join("fd/5")).unwrap();
+        std::os::unix::fs::symlink("socket:[7]", task.join("fd/6")).unwrap();
+        let start = ProcRoot::new("/proc").stat(own).unwrap().start_ticks;
+        let proc = ProcRoot::new(folder.path());
+        let tasks = Tasks::open(&proc, 7, start, Allowance::new(1)).unwrap();
+        let write = |descriptor: u32| format!("{} {descriptor:#x} 0x7f2 0x14", libc::SYS_write);
+        let outside = || "-1 0x7ffd0f8 0x7f5c2".to_owned();
+        let table = [
+            (write(5), "io_schedule", true),
+            (write(6), "__lock_sock", false),
+            (write(5), "__refrigerator", false),
+            (outside(), "folio_wait_bit_common", true),
+            (outside(), "__refrigerator", false),
+            // Where the kernel keeps no symbols.
+            (write(5), "0", true),
+        ];
+        for (call, at, expected) in table {
+            std::fs::write(task.join("syscall"), &call).unwrap();
+            std::fs::write(task.join("wchan"), at).unwrap();
+            let found = tasks.kernel_call(7).unwrap();
+            assert_eq!(found.is_file_call, expected, "{call} {at}: {found:?}");
+        }
+        std::fs::remove_file(task.join("syscall")).unwrap();
+        assert_eq!(tasks.kernel_call(7), None);
+    }
 
     /// As Linux 6 prints them; the first one is of a thread at a frozen file system.
     #[test]

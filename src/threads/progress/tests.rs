@@ -350,3 +350,26 @@ fn threads_at_a_slow_disk_are_not_suspected() {
         assert_eq!(simulation.detector.in_kernel_since(0), None);
     }
 }
+
+/// The kernel counts a switch when a thread gets a CPU, so one that computes and then writes has no newer one.
+#[test]
+fn the_time_in_the_kernel_starts_when_the_thread_stops_computing() {
+    let mut detector = ProgressDetector::default();
+    let mut suspected = Vec::new();
+    for ms in (250..=10_000_u64).step_by(250) {
+        let sample = Sample {
+            thread: 1,
+            pool: Pool::ReplicaFetcher,
+            cpu: ms.min(6_000) * 1_000_000,
+            switches: 7,
+        };
+        let asked = detector.take(Moment(ms), &[sample]);
+        let state = if ms < 6_000 { 'R' } else { 'D' };
+        let states: Vec<_> = asked.iter().map(|thread| (*thread, state)).collect();
+        if !detector.suspects(&states).is_empty() {
+            suspected.push(ms);
+        }
+    }
+    assert_eq!(suspected.first(), Some(&9_000));
+    assert_eq!(detector.in_kernel_since(1), Some(Moment(6_000)));
+}

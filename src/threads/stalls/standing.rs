@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{is_outside, may_stall, shared_frame, wait_for_brokers, wanted_class};
+use super::{is_idle_wait, is_outside, may_stall, shared_frame, wait_for_brokers, wanted_class};
 use crate::model::text::beginning;
 use crate::model::{Moment, Stall};
 use crate::parse::thread_dump::{Frame, State, Thread, ThreadDump};
-use crate::threads::known_issues;
-use crate::threads::peers::Links;
+use crate::threads::peers::{Links, Still};
 use crate::threads::pools::Pool;
 use crate::threads::progress::must_move;
 use crate::threads::stack::top_frames;
@@ -31,7 +30,7 @@ pub fn standing<'a>(dump: &ThreadDump<'a>, graph: &WaitGraph<'_, 'a>, now: Momen
                 .push(index);
         }
     }
-    let links = Links::of(&dump.threads);
+    let links = Links::of(&dump.threads, is_idle_wait);
     let found = pools
         .into_iter()
         .filter_map(|((pool, _), members)| stands(pool, &members, dump, graph, &links, now));
@@ -104,16 +103,11 @@ fn stands<'a>(
         awaits_brokers: BTreeSet::new(),
         frame: frame.map(|frame| beginning(frame, super::MAX_TEXT).to_owned()),
         frames: top_frames(first),
+        // Nobody shows those of one dump.
         known_issues: Vec::new(),
     };
     // In one dump nothing shows which of the links stands still, so all that may be it count.
-    wait_for_brokers(&mut stall, members, links, graph, |_| true);
-    let holders = graph.last_holders_of(members);
-    let stacks = || {
-        let stacks = holders.iter().take(super::HOLDERS);
-        stacks.map(|at| top_frames(at)).collect()
-    };
-    stall.known_issues = known_issues::matching_stall(&stall, stacks);
+    wait_for_brokers(&mut stall, members, links, graph, |_| Still::Yes);
     Some(stall)
 }
 

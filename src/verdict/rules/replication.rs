@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::finding::FindingId;
 use super::super::finding_state::RuleResult::{self, Absent, Present, Unknown};
-use super::super::memory::{DECIDING, STARTING, is_closed};
+use super::super::memory::{DECIDING, is_closed};
+use super::super::standing::Standing;
 use super::super::views::Views;
 use super::case::Case;
 use super::requests::api_unresponsive;
@@ -98,12 +99,9 @@ pub(super) fn followers_lost(case: &Case<'_>) -> RuleResult {
     let lost = &counts.lost_followers;
     let others = case.memory.unavailable.list();
     // One that was down catches up with one leader after the other.
-    let has_returned = |id: &i32| {
+    let catches_up = |id: &i32| {
         let mut known = others.iter().filter(|other| other.id == *id);
-        known.any(|other| {
-            let back = other.until.filter(|back| *back > Moment(0));
-            other.until.is_none() || back.is_some_and(|back| case.now.since(back) < STARTING)
-        })
+        known.any(|other| case.memory.follower_catches_up(other.until, case.now))
     };
     let probes = case.broker.probes.fresh(case.now);
     let cut = probes.iter().flat_map(|probes| &probes.peers);
@@ -111,7 +109,7 @@ pub(super) fn followers_lost(case: &Case<'_>) -> RuleResult {
         let is_cut = cut
             .clone()
             .any(|peer| peer.peer.id == *id && peer.cut.is_some());
-        of.elsewhere == Elsewhere::InSync && !has_returned(id) && !is_cut
+        of.elsewhere == Elsewhere::InSync && !catches_up(id) && !is_cut
     };
     let is_alone = counts.isr_leader_alone > 0 && lost.len() >= SEVERAL;
     if !is_alone || !lost.iter().all(is_healthy) {
@@ -227,6 +225,10 @@ pub(super) fn stale_view(case: &Case<'_>) -> RuleResult {
         .is_some_and(Probe::success);
     if !answers || memory.shuts_down(now) || is_closed(broker, now) {
         return Absent;
+    }
+    // What has been found stands until a peer that can be asked refutes it.
+    if memory.is_active(FindingId::StaleView) && !Standing::is_compared(broker, now) {
+        return Unknown;
     }
     let whose = |peer: &ClusterCounts| match peer.source {
         ClusterSource::Peer(id) => format!("broker {id}"),

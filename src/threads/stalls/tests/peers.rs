@@ -118,6 +118,46 @@ fn a_wait_for_something_else_names_no_broker() {
     assert!(found.found[0].awaits_brokers.is_empty());
 }
 
+/// JDK 8 prints no CPU time, so that a fetcher which gets answers looks like one that waits for a stopped broker.
+#[test]
+fn without_cpu_times_a_fetcher_that_stands_at_a_lock_is_awaited_rather_than_those_in_the_network() {
+    let without_cpu = |text: String| {
+        let lines = text.split_inclusive('\n').map(|line| {
+            let Some((name, rest)) = line.split_once(" cpu=") else {
+                return line.to_owned();
+            };
+            format!("{name} {}", rest.split_once("elapsed=20.00s ").unwrap().1)
+        });
+        lines.collect::<String>()
+    };
+    let last_of = |text: &str| {
+        let mut detector = StallDetector::default();
+        let all = (0..4).map(|n| observe(&mut detector, text, None, 5 * n));
+        all.last().unwrap().unwrap().found
+    };
+    let stopped = without_cpu(beside_a_stopped_broker(0.0, &ENDS_FETCHER));
+    let found = last_of(&stopped);
+    assert_eq!(found.len(), 2, "{found:?}");
+    for stall in &found {
+        assert_eq!(stall.awaits_brokers, [218, 219].into(), "{stall:?}");
+    }
+    // The fetcher wants the lock of the handler that waits for its end.
+    let deadlocked = without_cpu(dump_of(&[
+        thread("kafka-request-handler-0", 7.0, WAITING, &ENDS_FETCHER),
+        thread("kafka-request-handler-1", 7.0, BLOCKED, &WANTS_LOCK),
+        thread("ReplicaFetcherThread-0-218", 5.0, BLOCKED, &WANTS_LOCK),
+        thread("ReplicaFetcherThread-0-219", 5.0, "RUNNABLE", &SELECTS),
+    ]));
+    let found = last_of(&deadlocked);
+    let handlers = found.iter().filter(|stall| stall.pool == "request_handler");
+    let handlers: Vec<&Stall> = handlers.collect();
+    assert_eq!(handlers.len(), 2, "{found:?}");
+    for stall in handlers {
+        assert!(stall.awaits_brokers.is_empty(), "{stall:?}");
+        assert_eq!(stall.unblocked_by, None, "{stall:?}");
+    }
+}
+
 /// As the exporter sees one dump.
 fn standing_in(threads: &[String]) -> Vec<Stall> {
     let text = dump_of(threads);

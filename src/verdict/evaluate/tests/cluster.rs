@@ -193,10 +193,16 @@ fn a_leader_whose_followers_are_in_sync_elsewhere_is_named_and_one_whose_followe
     scene.after(10, |broker, now| {
         broker.cluster = known(cluster(&[1, 2]), now)
     });
-    let diagnosis = scene.after(10, |broker, now| {
+    let lacks = |broker: &mut BrokerSnapshot, now| {
         broker.cluster = known(lacking(&[], &[(1, InSync), (3, InSync)], 2), now);
-    });
-    assert_eq!(diagnosis.state, BrokerState::Healthy);
+    };
+    let found = |diagnosis| facts_of(diagnosis, FindingId::FollowersLost).is_some();
+    assert_eq!(scene.after(10, lacks).state, BrokerState::Healthy);
+    // After a long outage that takes more than minutes.
+    assert!(!found(scene.after(1800, lacks)));
+    // Once all its ISRs were complete, it is this leader again.
+    scene.after(1, |_, _| ());
+    assert!(found(scene.after(3, lacks)));
 }
 
 /// A report in which these peers are asked; the path to some is cut.
@@ -341,6 +347,8 @@ fn a_broker_that_answers_and_is_listed_by_nobody_is_gray_within_seconds() {
             .starts_with("Broker 2 acts on an old state of its cluster since")
     );
     assert_eq!(diagnosis.restart_required, None);
+    // No peer can be asked any more.
+    assert_eq!(first.after(60, |_, _| ()).state, BrokerState::Gray);
     let back = first.after(4, seen_by_peer(&[1, 2, 3], 10));
     assert_eq!((back.state, active(&back)), (BrokerState::Healthy, vec![]));
     // It ends, and answers nothing any more.

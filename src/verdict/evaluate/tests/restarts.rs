@@ -216,6 +216,42 @@ fn a_young_process_that_has_served_and_no_longer_listens_ends() {
     );
 }
 
+/// A node that is controller as well listens for the other controllers long before it serves clients.
+#[test]
+fn a_broker_that_refuses_is_not_healthy_because_another_listener_of_it_is_open() {
+    let refused = |broker: &mut BrokerSnapshot, now| {
+        broker.probes = known(probe(Some((Reason::Refused, false))), now);
+        broker.cluster = Reading::unknown("refused");
+        let controller = AcceptQueue {
+            listener: "CONTROLLER".into(),
+            length: 0,
+            limit: Some(50),
+        };
+        broker.accept_queues = known(vec![controller], now);
+    };
+    let mut scene = scene();
+    scene.broker = process(11, scene.now);
+    let starting = scene.after(5, refused);
+    assert_eq!(starting.state, BrokerState::Down);
+    assert!(
+        starting.sentence.starts_with("Broker 2 is starting"),
+        "{}",
+        starting.sentence
+    );
+    scene.broker.accept_queues = Reading::default();
+    assert_eq!(scene.after(5, |_, _| {}).state, BrokerState::Healthy);
+    // It has served, or has run for long.
+    let later = scene.after(5, refused);
+    assert_eq!(
+        (later.state, later.sentence.as_str()),
+        (
+            BrokerState::Unknown,
+            "Broker 2 is unknown: 127.0.0.1:9092: refused."
+        )
+    );
+    assert!(later.remedy.contains("at which address it listens"));
+}
+
 #[test]
 fn a_restart_is_followed_until_the_broker_is_in_every_isr() {
     let mut scene = scene();
