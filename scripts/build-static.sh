@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the exporter as one file that needs nothing from its host (musl), and its symbols beside:
 #   scripts/build-static.sh [amd64|arm64]   ->  dist/ARCH/kafka-vitals, dist/ARCH/kafka-vitals.debug
-# Without an argument it is for this machine's processor. The same commit gives the same bytes in every folder.
+# Without an argument it is for this machine's processor.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -14,6 +14,7 @@ folder=dist/$arch
 # the folder into which cargo unpacks them is part of the path.
 quietly cargo fetch --locked --target "$triple"
 paths=("$PWD=/kafka-vitals")
+[[ -z ${CARGO_TARGET_DIR:-} ]] || paths+=("$(realpath -ms "$CARGO_TARGET_DIR")=/kafka-vitals/target")
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do paths+=("${sources%/}=/crates"); done
 c_flags=
 for path in "${paths[@]}"; do c_flags+=" -ffile-prefix-map=$path"; done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes all that is released, into dist/: for each processor a .tar.gz, a .deb, an .rpm and the symbols; the image for
-# both; the bill of materials; checksums. Everything has the time of the commit, so the same commit gives the same bytes.
+# both; the bill of materials; checksums. Everything has the time of the commit; scripts/reproducible.sh compares two builds.
 # KAFKA_VITALS_ARCHITECTURES=amd64 leaves the other one out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 read -ra architectures <<<"${KAFKA_VITALS_ARCHITECTURES:-amd64 arm64}"
 VERSION=$(version)
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-# A package wants one; who releases it puts a name here.
+# A package wants one: those who release it name themselves.
 MAINTAINER=${MAINTAINER:-kafka-vitals maintainers <maintainers@kafka-vitals.example>}
 export VERSION SOURCE_DATE_EPOCH MAINTAINER
 umask 022

@@ -29,8 +29,8 @@ start() {
     logs+=("$log")
     tail -n +1 -f --pid=$! "$log" &
 }
-# timeout passes the signal on to cargo and the tests.
-trap 'kill "${streams[@]}" 2>/dev/null || true' INT TERM
+# timeout passes the signal on to cargo and the tests. No other tests start then.
+trap 'kill "${streams[@]}" 2>/dev/null || true; wait; exit 130' INT TERM
 finish() {
     local stream ended
     for stream in "${streams[@]}"; do
@@ -49,7 +49,7 @@ if [ $# -gt 0 ]; then
     start "$@"
     finish
 else
-    cargo test --workspace --locked --no-run 2>&1 | tee "$work/built"
+    CARGO_TERM_COLOR=never cargo test --workspace --locked --no-run 2>&1 | tee "$work/built"
     # "Executable tests/groups.rs (target/debug/deps/groups-0f..)": qualify is not among them.
     mapfile -t others < <(sed -n 's/^ *Executable \(lab\/\)\{0,1\}tests\/.*\/\(.*\)-[0-9a-f]*)$/\2/p' "$work/built" |
         grep -vxF -e "$(printf '%s\n' "${alone[@]}" "${long[@]}")")

@@ -126,7 +126,8 @@ fn each_listener_is_asked_for_as_much_as_it_answers_to_everybody() {
 
 #[test]
 fn a_broker_that_demands_credentials_is_known_as_far_as_it_lets_anybody_come() {
-    without_credentials(Mode::KraftCombined, |metrics| {
+    let sasl = [Security::SaslPlaintext, Security::SaslSsl];
+    without_credentials(Mode::KraftCombined, sasl, |metrics| {
         assert_eq!(metrics.of("leader_partitions", 1), Some(6.0));
         assert_eq!(metrics.of("under_min_isr_partitions", 1), Some(0.0));
     });
@@ -135,7 +136,8 @@ fn a_broker_that_demands_credentials_is_known_as_far_as_it_lets_anybody_come() {
 /// There is no metadata log, and ZooKeeper demands no login.
 #[test]
 fn with_zookeeper_the_counts_are_unknown_and_the_registration_is_known() {
-    without_credentials(Mode::ZooKeeper, |metrics| {
+    let sasl = [Security::SaslSsl, Security::SaslPlaintext];
+    without_credentials(Mode::ZooKeeper, sasl, |metrics| {
         for counts in [
             "leader_partitions",
             "under_replicated_partitions",
@@ -148,9 +150,12 @@ fn with_zookeeper_the_counts_are_unknown_and_the_registration_is_known() {
     });
 }
 
-fn without_credentials(mode: Mode, counts: impl Fn(&Metrics)) {
-    for security in [Security::SaslSsl, Security::Mtls] {
-        let cluster = start(mode, vec![Listener::new(security)], Vec::new());
+/// With both listeners that demand a login, of which the first is that of the brokers, and with the one that demands a
+/// certificate.
+fn without_credentials(mode: Mode, sasl: [Security; 2], counts: impl Fn(&Metrics)) {
+    for securities in [&sasl[..], &[Security::Mtls]] {
+        let listeners = securities.iter().map(|one| Listener::new(*one));
+        let cluster = start(mode, listeners.collect(), Vec::new());
         let log = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let stderr = log.reopen().unwrap();
         let exporter = Exporter::start_with(cluster.cell(), FAST_INTERVALS, |command| {
@@ -164,9 +169,14 @@ fn without_credentials(mode: Mode, counts: impl Fn(&Metrics)) {
         assert_eq!(probe(&metrics, "api"), None);
         assert_eq!(probe(&metrics, "metadata"), None);
         assert_eq!(metrics.success(1, "cluster"), None, "nobody configured it");
-        assert_eq!(metrics.active_findings(), BTreeSet::new(), "{security:?}");
+        assert_eq!(metrics.active_findings(), BTreeSet::new(), "{securities:?}");
         assert_eq!(metrics.state(1, "healthy"), Some(1.0));
         counts(&metrics);
+        if securities == sasl {
+            for name in ["SASL_PLAINTEXT", "SASL_SSL"] {
+                assert_eq!(listener(&metrics, name), Some(1.0), "{name}");
+            }
+        }
         let page = exporter.page();
         assert!(page.contains("more needs credentials"), "{page}");
         assert!(page.contains("certificate not verified"), "{page}");
@@ -176,10 +186,7 @@ fn without_credentials(mode: Mode, counts: impl Fn(&Metrics)) {
             .filter(|line| line.contains("needs_credentials"));
         assert_eq!(said.count(), 1, "{log}");
         let failed = complaints(&cluster).len();
-        assert_eq!(
-            failed,
-            usize::from(security == Security::Mtls),
-            "{security:?}"
-        );
+        let expected = usize::from(securities == [Security::Mtls]);
+        assert_eq!(failed, expected, "{securities:?}");
     }
 }

@@ -12,7 +12,7 @@ use kafka_vitals::sys::proc::ProcRoot;
 use lab::cli_tools::described_partitions;
 use lab::client::Partition;
 use lab::security::{Listener, Security};
-use lab::{Cluster, ClusterOptions};
+use lab::{Cluster, ClusterOptions, jars};
 
 use super::{Exporter, wait_for};
 
@@ -20,6 +20,8 @@ use super::{Exporter, wait_for};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// From the change of an ISR to its count on `/metrics`.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
+/// As many as a broker has followers.
+const HANDLERS: &str = "2";
 
 /// The logs of a cluster's nodes.
 struct Logs(BTreeMap<i32, MetadataLogs>);
@@ -170,18 +172,56 @@ fn agree(when: &str, cluster: &Cluster, logs: &mut Logs) -> Counts {
     }
 }
 
-/// Kills a broker, and waits for its absence in an ISR on `/metrics`. Returns how much later that is than the controller's
-/// decision, as the brokers know it.
-fn seen_after(cluster: &mut Cluster, exporter: &Exporter, killed: i32, asked: i32) -> Duration {
+/// Compares with the Metadata of a broker while another one works for nobody, because `kafka-topics` would wait for that one.
+#[track_caller]
+fn agree_with_metadata(cluster: &Cluster, logs: &mut Logs, asked: i32) {
+    let started = Instant::now();
+    loop {
+        let before = logs.read().and_then(|logs| counted(&logs));
+        let mut partitions = cluster.metadata(asked).unwrap().partitions;
+        let after = logs.read().and_then(|logs| counted(&logs));
+        assert!(started.elapsed() < PATIENCE, "{before:?}, {after:?}");
+        let (Some(counts), true) = (&before, before == after) else {
+            continue;
+        };
+        partitions.sort_by(|one, other| {
+            (&one.topic, one.partition).cmp(&(&other.topic, other.partition))
+        });
+        let named = |wanted: fn(&Partition) -> bool| -> Vec<_> {
+            let wanted = partitions.iter().filter(|one| wanted(one));
+            wanted
+                .map(|one| (one.topic.clone(), one.partition))
+                .collect()
+        };
+        let short = named(|one| one.leader.is_some() && !one.is_fully_replicated());
+        assert_eq!(counts.under_replicated, short);
+        assert_eq!(counts.unavailable, named(|one| one.leader.is_none()));
+        let mut leaders = BTreeMap::new();
+        for leader in partitions.iter().filter_map(|one| one.leader) {
+            *leaders.entry(leader).or_default() += 1;
+        }
+        assert_eq!(counts.leaders, leaders);
+        println!("no request handler works: {counts:?}");
+        return;
+    }
+}
+
+/// Kills a broker, and waits for its absence in an ISR of the broker `leader` on `/metrics`. Returns how much later that is
+/// than the controller's decision, as the broker `asked` knows it.
+fn seen_after(
+    cluster: &mut Cluster,
+    exporter: &Exporter,
+    [killed, leader, asked]: [i32; 3],
+) -> Duration {
     cluster.kill(killed).unwrap();
-    let series = format!("under_replicated_partitions{{broker=\"{asked}\"}}");
+    let series = format!("under_replicated_partitions{{broker=\"{leader}\"}}");
     let mut decided = None;
     let mut seen = None;
     wait_for("the ISR to shrink", PATIENCE, || {
         if decided.is_none() {
             let metadata = cluster.metadata(asked).unwrap();
             let mut led = metadata.partitions.iter();
-            let shrunk = led.any(|of| of.leader == Some(asked) && !of.is_fully_replicated());
+            let shrunk = led.any(|of| of.leader == Some(leader) && !of.is_fully_replicated());
             decided = shrunk.then(Instant::now);
         }
         if seen.is_none() && exporter.metrics().get(&series).is_some_and(|n| n > 0.0) {
@@ -190,6 +230,24 @@ fn seen_after(cluster: &mut Cluster, exporter: &Exporter, killed: i32, asked: i3
         decided.is_some() && seen.is_some()
     });
     seen.unwrap().saturating_duration_since(decided.unwrap())
+}
+
+/// Makes all request handlers of a broker wait, 25 s with each request, until [`go_on`].
+fn hold_handlers(cluster: &Cluster, id: i32) {
+    let hold = format!("/tmp/hold-{id}");
+    fs::write(cluster.cell().host_path(hold.as_ref()), "").unwrap();
+    let broker = cluster.broker(id).unwrap();
+    // The followers' requests come all the time.
+    wait_for("all request handlers to wait", PATIENCE, || {
+        let log = broker.log().unwrap();
+        let waiting = log.matches("lab: a request handler waits").count();
+        waiting.to_string() == HANDLERS
+    });
+}
+
+fn go_on(cluster: &Cluster, id: i32) {
+    let hold = format!("/tmp/hold-{id}");
+    fs::remove_file(cluster.cell().host_path(hold.as_ref())).unwrap();
 }
 
 /// Runs a tool that talks to the brokers; `config` is its flag for a file with a login.
@@ -282,11 +340,18 @@ pub fn logs_say_what_the_tool_says(version: &str, security: Security) {
         ("auto.leader.rebalance.enable", "false"),
         // One batch at a time, for the reassignment that lasts.
         ("replica.fetch.max.bytes", "1024"),
+        ("num.io.threads", HANDLERS),
     ];
     let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let rules = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/waiting-handlers.btm"
+    );
+    let agent = jars::byteman().unwrap();
     let mut cluster = Cluster::start(ClusterOptions {
         properties: properties.to_vec(),
         listeners: vec![Listener::new(security)],
+        jvm_options: vec![format!("-javaagent:{}=script:{rules}", agent.display())],
         ..ClusterOptions::new(version)
     })
     .unwrap();
@@ -315,13 +380,17 @@ pub fn logs_say_what_the_tool_says(version: &str, security: Security) {
         2 => [3, 1],
         _ => [3, 2],
     };
-    let delay = seen_after(&mut cluster, &exporter, victim, asked);
+    hold_handlers(&cluster, asked);
+    let delay = seen_after(&mut cluster, &exporter, [victim, asked, controller]);
     println!("{version}: seen {delay:.1?} after the broker knew it");
     assert!(delay < SEEN_WITHIN, "{delay:?}");
     logs.0.remove(&victim);
     logs.wait_for("the killed broker to be fenced", |log| {
         log.brokers[&victim].fenced
     });
+    agree_with_metadata(&cluster, &mut logs, controller);
+    assert!(cluster.metadata(asked).is_err(), "its handlers work");
+    go_on(&cluster, asked);
     let killed = agree("a broker killed", &cluster, &mut logs);
     assert!(killed.under_replicated.len() >= 6, "{killed:?}");
     assert!(

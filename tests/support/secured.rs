@@ -154,7 +154,11 @@ impl Secured {
         } else {
             &MECHANISMS
         };
-        let mut kinds = vec![("SSL", self.tls(), String::new())];
+        let mut kinds = vec![
+            // Without any setting the certificate is not verified, and nothing is demanded.
+            ("SSL", String::new(), String::new()),
+            ("SSL", self.tls(), String::new()),
+        ];
         if !self.old {
             kinds.push(("MTLS", self.with_certificate(), String::new()));
         }
