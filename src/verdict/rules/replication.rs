@@ -12,8 +12,8 @@ use super::case::Case;
 use super::requests::api_unresponsive;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, ClusterCounts, ClusterSource, Elsewhere, LostFollower, Moment, OwnRegistration,
-    Probe, brief_text, clock_text, duration_text,
+    BrokerSnapshot, ClusterCounts, ClusterSource, Elsewhere, LostFollower, OwnRegistration, Probe,
+    brief_text, clock_text, duration_text,
 };
 
 pub(super) fn offline_partitions(case: &Case<'_>) -> RuleResult {

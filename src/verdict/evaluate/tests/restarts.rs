@@ -1,6 +1,7 @@
 //! What requires a restart, and what follows one.
 
 use super::*;
+use crate::model::AcceptQueue;
 
 #[test]
 fn a_deadlock_is_gray_at_once_and_requires_a_restart_once_two_dumps_show_it() {
