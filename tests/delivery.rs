@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -286,6 +286,9 @@ fn the_program_installs_itself() {
         let said = String::from_utf8(output.stderr).unwrap();
         (output.status.code(), said)
     };
+    // A link that somebody has put there is not followed.
+    let other = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    symlink(other.path(), folder.path().join(".kafka-vitals.new")).unwrap();
     // The second time it takes the place of the first.
     for _ in 0..2 {
         assert_eq!(install(folder.path()), (Some(0), String::new()));
@@ -293,6 +296,7 @@ fn the_program_installs_itself() {
         let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["kafka-vitals"]);
     }
+    assert_eq!(other.as_file().metadata().unwrap().len(), 0);
     let copy = folder.path().join("kafka-vitals");
     assert!(fs::read(&copy).unwrap() == fs::read(program).unwrap());
     let mode = fs::metadata(&copy).unwrap().permissions().mode();

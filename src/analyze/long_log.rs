@@ -12,7 +12,8 @@ use memchr::memmem;
 
 use super::formats::server_log::{self, Known, Saying};
 use super::formats::wrapped::Wrapping;
-use crate::threads::log_signatures::LogMatcher;
+use crate::model::Severity;
+use crate::threads::log_signatures::{Found, LogMatcher, LogReader};
 
 /// The first lines stay as they are: by them the file is recognised.
 const BEGINNING: usize = 64 << 10;
@@ -46,7 +47,10 @@ struct Container {
     pending_partition: String,
     /// By partition the last line about its ISR. A log of an incident may consist of them.
     isr_changes: HashMap<String, Vec<u8>>,
-    /// By critical signature how many lines were kept, and the last one of those that were not.
+    /// Finds the lines that count: of those below one line, the first of each signature.
+    reader: LogReader,
+    /// By critical signature how many lines were kept, and the last one of those that were not, with the one that it is
+    /// below.
     signatures: BTreeMap<usize, (u64, Vec<u8>)>,
     /// The next lines may be the stack of an exception.
     is_below_log_line: bool,
@@ -76,21 +80,36 @@ impl Container {
 }
 
 impl Container {
-    /// Whether a line that else is left out has a critical signature and is to be kept. `line` is that of the file, and
-    /// `text` without what wraps it.
-    fn keeps_signature(&mut self, line: &str, text: &str) -> bool {
-        let signature = known_signatures().and_then(|of| of.critical(text.as_bytes()));
-        let Some(signature) = signature else {
+    /// Whether a line is kept because of a critical signature. `line` is that of the file, and `text` without what wraps it.
+    fn keeps_signature(&mut self, line: &str, text: &str, says: Saying<'_>) -> bool {
+        let Some(matcher) = known_signatures() else {
             return false;
         };
-        let (kept, last) = self.signatures.entry(signature).or_default();
-        let is_kept = *kept + 1 < KEPT_OF_SIGNATURE;
-        match is_kept {
-            true => *kept += 1,
-            false => {
-                last.clear();
-                last.extend_from_slice(line.as_bytes());
+        let mut critical = Vec::new();
+        let mut found = |Found { signature, .. }: Found| {
+            let severity = matcher.signature(signature).map(|(_, severity)| severity);
+            if severity == Some(Severity::Critical) {
+                critical.push(signature);
             }
+        };
+        let text = text.trim_end_matches('\n').as_bytes();
+        self.reader.read(text, matcher, &mut found);
+        self.reader.read(b"\n", matcher, &mut found);
+        let mut is_kept = false;
+        for signature in &critical {
+            let (kept, _) = self.signatures.entry(*signature).or_default();
+            if *kept + 1 < KEPT_OF_SIGNATURE {
+                *kept += 1;
+                is_kept = true;
+            }
+        }
+        let first = critical.first().filter(|_| !is_kept);
+        if let Some((_, last)) = first.and_then(|first| self.signatures.get_mut(first)) {
+            last.clear();
+            if says == Saying::OtherLine {
+                last.extend_from_slice(&self.pending);
+            }
+            last.extend_from_slice(line.as_bytes());
         }
         is_kept
     }
@@ -199,8 +218,9 @@ impl LongLog {
             return true;
         };
         let says = server_log::says(stripped.text, &mut container.known);
+        let is_critical = container.keeps_signature(line, stripped.text, says);
         let is_kept_apart = match says {
-            Saying::Nothing => !container.keeps_signature(line, stripped.text),
+            Saying::Nothing => !is_critical,
             Saying::IsrChange(partition) => container.keep_change(partition, line),
             Saying::Something | Saying::OtherLine => false,
         };
@@ -216,9 +236,7 @@ impl LongLog {
         }
         if says == Saying::OtherLine {
             let is_below = container.is_below_log_line && is_of_exception(stripped.text);
-            if (is_below && !container.keeps_signature(line, stripped.text))
-                || is_of_collector(stripped.text)
-            {
+            if (is_below && !is_critical) || is_of_collector(stripped.text) {
                 return false;
             }
         }
@@ -442,6 +460,28 @@ mod tests {
         assert_eq!(kept, KEPT_OF_SIGNATURE);
         assert!(short.contains(&refused(0)) && short.contains(&refused(2_999)));
         assert!(!short.contains(&refused(1_500)));
+    }
+
+    /// They count as in the whole log: one for each line that they are below, whatever their number is.
+    #[test]
+    fn critical_lines_below_others_are_counted_as_before() {
+        let counted = |text: &str| {
+            let (matcher, mut times) = (known_signatures().unwrap(), BTreeMap::new());
+            let mut found = |line: Found| *times.entry(line.signature).or_insert(0) += 1;
+            LogReader::default().read(text.as_bytes(), matcher, &mut found);
+            let is_critical =
+                |signature: &usize| matcher.signature(*signature).unwrap().1 == Severity::Critical;
+            times.retain(|signature, _| is_critical(signature));
+            times.into_values().collect::<Vec<u64>>()
+        };
+        let failed = "[2024-01-02 03:59:59,679] ERROR x (kafka.server.KafkaApis)\njava.lang.OutOfMemoryError: Java heap space\n\tat a.B.c(D.java:7)\nCaused by: java.lang.OutOfMemoryError: Java heap space\n";
+        let log = broker_log(1_000);
+        for times in [7, 600, 3_000] {
+            let text = format!("{log}{}{log}", failed.repeat(times));
+            let kept = KEPT_OF_SIGNATURE.min(times as u64);
+            assert_eq!(counted(&text), [times as u64]);
+            assert_eq!(counted(&shortened(&text, 4096)), [kept]);
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use super::context::BrokerContext;
 use super::log_dirs;
 use super::snapshot_store::Update;
 use crate::model::{
-    BrokerSnapshot, LastReadings, LogDirSpace, LogLine, LogReport, Moment, ProcessKey, Severity,
+    BrokerSnapshot, CollectorName, LastReadings, LogDirSpace, LogLine, LogReport, Moment,
+    ProcessKey, Severity,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::pidfd::{self, Notice};
@@ -76,7 +77,9 @@ impl End {
         let (lines, dirs) = tokio::join!(self.lines(now), self.log_dirs());
         let newest = Update::of_broker(process, move |broker, _| {
             if let Some(last) = &mut broker.last {
-                last.lines = lines.unwrap_or_default();
+                if let Some(lines) = lines {
+                    last.lines = lines;
+                }
                 renew(&mut last.log_dirs, dirs);
             }
         });
@@ -98,7 +101,9 @@ impl End {
     }
 
     async fn log_dirs(&self) -> Vec<LogDirSpace> {
-        let Some(root) = self.root.clone() else {
+        let collectors = &self.context.config.collectors;
+        let is_on = collectors.is_on(CollectorName::LogDirs);
+        let Some(root) = self.root.clone().filter(|_| is_on) else {
             return Vec::new();
         };
         let broker = Arc::clone(&self.context.broker);
@@ -117,6 +122,7 @@ pub(super) fn last_readings(broker: &BrokerSnapshot, now: Moment) -> LastReading
     let dirs = broker.log_dirs.last();
     let log = broker.log.last();
     LastReadings {
+        at: now,
         open_fds: broker.open_fds.last().map(|(count, _)| *count),
         fd_limit: vitals.and_then(|(vitals, _)| vitals.fd_limit_soft),
         log_dirs: dirs.map_or_else(Vec::new, |(dirs, _)| dirs.clone()),

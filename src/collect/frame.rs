@@ -5,11 +5,13 @@
 //! duration of the run. The frame adds the schedule, the deadline and the cost ceiling. A collector that reads nothing of a
 //! broker, which is no failure, publishes the reason with [`not_read`].
 
+use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
-
-use tokio::task::JoinSet;
 
 use super::adaptive_interval::AdaptiveInterval;
 use super::context::{BrokerContext, DUMP_PATIENCE};
@@ -309,9 +311,13 @@ pub(super) async fn supervised<C: Collector, F: Future<Output = ()> + Send + 'st
 ) {
     let interval = context.config.intervals.of(C::DESCRIPTION.name);
     loop {
-        let mut task = JoinSet::new();
-        task.spawn(run(context.clone()));
-        if !matches!(task.join_next().await, Some(Err(error)) if error.is_panic()) {
+        // In a task of its own it would outlive this one for a moment.
+        let mut running = pin!(run(context.clone()));
+        let ended = poll_fn(|task| {
+            let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(task)));
+            polled.map_or_else(|_| Poll::Ready(Err(())), |poll| poll.map(Ok))
+        });
+        if ended.await.is_ok() {
             return;
         }
         let message = format!(

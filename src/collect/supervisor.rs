@@ -67,14 +67,15 @@ async fn follow(
     // One for all configs: it knows who came first on this host, and which reads hang.
     let proc = ProcRoot::new(&settings.borrow().config.procfs);
     let mut worker = BlockingWorker::reserved(Discovery::new(proc, Vec::new()));
-    let lasting = Lasting::default();
+    let mut lasting = Lasting::default();
     loop {
         let config = Arc::clone(&settings.borrow_and_update().config);
         settings.mark_changed();
         tokio::select! {
-            () = discover(&mut worker, &lasting, Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
+            () = discover(&mut worker, &mut lasting, Arc::clone(&config), updates.clone(), dumps.clone(), clock, start) => return,
             () = other_config(&mut settings, &config, &updates) => {}
         }
+        join_all(lasting.running.drain().map(|(_, running)| running.end())).await;
         // The first scan for the next config must not take the last one for a read that hangs.
         worker.ended(DISCOVERY_DEADLINE).await;
     }
@@ -120,32 +121,45 @@ struct Running {
     entry: Option<usize>,
     /// None where only discovery notices its end, and once the kernel has reported it.
     end: Option<End>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
-/// What remains when the settings change: connections over which an answer is owed.
+impl Running {
+    /// Ends the collectors. Only then may others start for the same process: what these are owed goes over to them.
+    async fn end(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// What remains when the settings change: connections over which an answer is owed, and the collectors until they have
+/// ended.
 #[derive(Default)]
 struct Lasting {
     own: OwnConnections,
     debts: Debts,
+    running: HashMap<ProcessKey, Running>,
 }
 
 async fn discover(
     worker: &mut BlockingWorker<Discovery>,
-    Lasting { own, debts }: &Lasting,
+    lasting: &mut Lasting,
     config: Arc<Config>,
     updates: mpsc::Sender<Update>,
     dumps: DumpService,
     clock: Clock,
     start: fn(&BrokerContext) -> JoinSet<()>,
 ) {
+    let Lasting {
+        own,
+        debts,
+        running,
+    } = lasting;
     let proc = ProcRoot::new(&config.procfs);
     let tables = SocketTables::default();
     let ensembles = Ensembles::new(own.clone());
     let kept_descriptors = Allowance::of_own_limit();
     let configured = config.intervals.of(CollectorName::Discovery);
     let mut interval = AdaptiveInterval::new(configured, DISCOVERY_CEILING);
-    let mut running: HashMap<ProcessKey, Running> = HashMap::new();
     let watched = Arc::new(AtomicUsize::new(0));
     loop {
         let started = Instant::now();
@@ -214,6 +228,9 @@ async fn discover(
                 let (root, process) = (proc.clone(), broker.process);
                 let hold = move |_: &mut Discovery| ends::hold(&root, process);
                 let held = worker.run(DISCOVERY_DEADLINE, "discovery", hold).await;
+                if let Some(before) = running.remove(&process) {
+                    before.end().await;
+                }
                 let tasks = start(&context);
                 let end = held.ok().and_then(|(held, _)| End::of(held?, context));
                 running.insert(
@@ -222,7 +239,7 @@ async fn discover(
                         broker,
                         entry,
                         end,
-                        _tasks: tasks,
+                        tasks,
                     },
                 );
             }
@@ -230,7 +247,7 @@ async fn discover(
         let next = interval.next(started);
         tokio::select! {
             () = tokio::time::sleep_until(next.into()) => {}
-            ended = ended(&mut running) => {
+            ended = ended(running) => {
                 join_all(ended.iter().map(End::take_last_readings)).await;
                 // Processes that end one after the other must not make discovery expensive.
                 tokio::time::sleep_until(next.min(started + BETWEEN_ENDS).into()).await;
@@ -364,7 +381,64 @@ fn suits(known: &Broker, found: &Broker) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// The tests of discovery describe this host, which has two brokers.
+    const HOST: &str = "tests/fixtures/proc/host";
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    static FOUND_RUNNING: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+    /// A collector that takes its time to end.
+    struct Slow;
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(200));
+            RUNNING.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn start_slow(_: &BrokerContext) -> JoinSet<()> {
+        let found = RUNNING.fetch_add(1, Ordering::SeqCst);
+        FOUND_RUNNING.lock().unwrap().push(found);
+        let (mut tasks, collector) = (JoinSet::new(), Slow);
+        tasks.spawn(async move {
+            let _collector = collector;
+            std::future::pending().await
+        });
+        tasks
+    }
+
+    /// The first ones may owe an answer to a request that takes a lock: the next ones must know.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_collector_starts_before_the_last_one_has_ended() {
+        let config = || {
+            let mut config = Config::load(Default::default()).unwrap();
+            config.procfs = HOST.into();
+            let status = crate::model::SettingsStatus::default();
+            InUse {
+                config: Arc::new(config),
+                status,
+            }
+        };
+        let started = async |count| {
+            while FOUND_RUNNING.lock().unwrap().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let (settings, in_use) = watch::channel(config());
+        let (publish, _) = watch::channel(Arc::default());
+        let dumps = DumpService::new(HOST);
+        let running = tokio::spawn(run(in_use, publish, dumps, Clock::start(), start_slow));
+        started(2).await;
+        settings.send_replace(config());
+        started(4).await;
+        assert_eq!(*FOUND_RUNNING.lock().unwrap(), [0, 1, 0, 1]);
+        running.abort();
+    }
 
     #[test]
     fn collectors_go_on_until_something_they_need_changes() {

@@ -371,6 +371,8 @@ impl FdKinds {
 /// The last readings of a process that has ended, which say why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LastReadings {
+    /// When the end was noticed.
+    pub at: Moment,
     pub open_fds: Option<u64>,
     pub fd_limit: Option<u64>,
     pub log_dirs: Vec<LogDirSpace>,

@@ -3,6 +3,7 @@
 use std::sync::{LazyLock, OnceLock};
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::syntax;
 use regex_automata::{Input, MatchKind, PatternSet, meta};
 use serde::Deserialize;
@@ -182,6 +183,7 @@ impl LogMatcher {
                 meta::Config::new()
                     .match_kind(MatchKind::All)
                     .utf8_empty(false)
+                    .which_captures(WhichCaptures::None)
                     .auto_prefilter(false)
                     .nfa_size_limit(Some(SET_SIZE))
                     .hybrid_cache_capacity(STATES_SIZE),
@@ -205,20 +207,6 @@ impl LogMatcher {
         self.set
             .which_overlapping_matches(&Input::new(line), &mut matching);
         Some(matching)
-    }
-
-    /// The first critical signature of a line.
-    pub fn critical(&self, line: &[u8]) -> Option<usize> {
-        let line = line.get(..MOST_OF_LINE).unwrap_or(line);
-        let matching = self.matching(line)?;
-        let mut signatures = matching
-            .iter()
-            .filter_map(|number| Some(self.patterns.get(number.as_usize())?.signature));
-        let is_critical = |number: &usize| {
-            let severity = self.signature(*number).map(|(_, severity)| severity);
-            severity == Some(Severity::Critical)
-        };
-        signatures.find(is_critical)
     }
 
     /// The name and the severity of a signature that a [`Found`] has.

@@ -98,7 +98,7 @@ mod tests {
             open_fds: Some(200),
             fd_limit: Some(1024),
             log_dirs: vec![space("/data", 30 << 20, 64 << 20)],
-            lines: Vec::new(),
+            ..LastReadings::default()
         };
         let full = LastReadings {
             log_dirs: vec![space("/a", 60 << 20, 64 << 20), space("/b", 0, 64 << 20)],

@@ -35,6 +35,9 @@ pub(super) const PAUSED: f64 = 0.5;
 /// For a larger one, it serves nobody in time, until its share falls below the other again.
 const MOSTLY_PAUSED: f64 = 0.8;
 
+/// How long it takes until the end of a process is known with its reason.
+const END_IS_READ: Duration = Duration::from_secs(10);
+
 /// How long the dump may take that follows when threads make no progress.
 const DUMP_TIME: Duration = Duration::from_secs(3);
 
@@ -324,8 +327,10 @@ impl Memory {
         if broker.ended.is_some() {
             return BrokerState::Down;
         }
-        // Its process has ended, and why is still being read.
-        if let Some((before, _)) = self.state.filter(|_| broker.last.is_some()) {
+        // Its process has ended, and why is still being read. Discovery, which says that it is down, may hang.
+        let last = broker.last.as_ref();
+        let is_read = last.is_some_and(|last| now.since(last.at) < END_IS_READ);
+        if let Some((before, _)) = self.state.filter(|_| is_read) {
             return before;
         }
         let is_paused = self.is_active(FindingId::JvmPaused) && self.is_mostly_paused;

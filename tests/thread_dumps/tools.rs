@@ -107,6 +107,9 @@ fn jconsole() {
         x.B.first(B.java:1)\n   - locked x.C@39\njava.lang.Thread.run(Thread.java:748)\n\n\
         Name: c\nState: RUNNABLE\nTotal blocked: 0  Total waited: 0\n\nStack trace: \nx.E.f(E.java:3)\n";
     assert_eq!(read(text), (pair("a", "b"), 3));
+    // One of which only the first lines were copied takes nothing from the next one.
+    let part = format!("Name: d\nState: RUNNABLE\nTotal blocked: 0  Total waited: 0\n\n{text}");
+    assert_eq!(read(&part), (pair("a", "b"), 4));
 }
 
 #[test]

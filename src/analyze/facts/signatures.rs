@@ -58,8 +58,8 @@ impl Gathering<'_> {
                 true => String::new(),
                 false => format!(": {}", list(&seen.threads)),
             };
-            // Of a long log no more are kept.
-            let more = match seen.times < KEPT_OF_SIGNATURE {
+            // Of a long log no more are kept, and the last one may be below another line than it was.
+            let more = match seen.times + 1 < KEPT_OF_SIGNATURE {
                 true => "",
                 false => " or more",
             };

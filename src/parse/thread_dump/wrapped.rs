@@ -51,13 +51,14 @@ pub(super) fn without_jconsole_form(text: &str) -> Option<String> {
             let name = name.replace('"', "'");
             plain += &format!("\n\"{name}\" Id={number} {state}");
             lines.next();
-            // Up to the blank line of the form, which else ends a stack.
+            // Up to the blank line of the form, which else ends a stack. One that was copied in part may have none.
+            let is_next = |line: &str| trim_indent(line).starts_with("Name: ");
+            let is_stack = |line: &str| line.contains("Stack trace:");
             while lines
-                .next_if(|line| !line.contains("Stack trace:"))
+                .next_if(|line| !is_stack(line) && !is_next(line))
                 .is_some()
             {}
-            lines.next();
-            in_stack = true;
+            in_stack = lines.next_if(|line| is_stack(line)).is_some();
         } else {
             in_stack &= !line.is_empty();
             let is_frame = in_stack && !line.starts_with("- ") && !line.starts_with("at ");

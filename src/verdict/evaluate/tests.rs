@@ -12,9 +12,9 @@ mod stalls;
 use super::*;
 use crate::model::Broker;
 use crate::model::{
-    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LikelyDeadlock, LogDirSpace, Peer,
-    PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals, ProgressReport,
-    SocketPulse, StandingDeadlock, Suspect, TcpState, ThreadReport,
+    ClusterCounts, ClusterSource, Deadlock, DeadlockedThread, LastReadings, LikelyDeadlock,
+    LogDirSpace, Peer, PeerProbe, PoolFindings, Probe, ProbeError, ProbeReport, ProcessVitals,
+    ProgressReport, SocketPulse, StandingDeadlock, Suspect, TcpState, ThreadReport,
 };
 use crate::model::{CollectorName, CollectorStatus};
 use crate::model::{OwnRegistration, ZooKeeperReport};

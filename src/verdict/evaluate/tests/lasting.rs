@@ -154,6 +154,25 @@ fn a_second_probe_must_fail_too() {
     assert_eq!(scene.after(2, silent).state, BrokerState::Gray);
 }
 
+/// Where discovery hangs, a broker whose process has ended does not stay what it was.
+#[test]
+fn the_state_before_the_end_is_kept_while_its_reason_is_read() {
+    let mut scene = scene();
+    assert_eq!(scene.after(16, |_, _| ()).state, BrokerState::Healthy);
+    let ended = scene.now;
+    let gone = |broker: &mut BrokerSnapshot, _| {
+        broker.last = Some(LastReadings {
+            at: ended,
+            ..LastReadings::default()
+        });
+        broker.process = Reading::unknown("gone");
+        broker.threads = Reading::unknown("gone");
+        broker.probes = Reading::unknown("gone");
+    };
+    assert_eq!(scene.after(8, gone).state, BrokerState::Healthy);
+    assert_eq!(scene.after(8, gone).state, BrokerState::Unknown);
+}
+
 #[test]
 fn a_finding_outlives_its_readings_for_a_while() {
     let mut scene = scene();
