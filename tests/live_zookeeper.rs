@@ -110,7 +110,7 @@ fn registrations_equal_those_that_the_shell_lists() {
 
     a_silent_broker_stays_registered(&cluster, &exporter);
     a_deleted_registration_is_found(&mut cluster, &exporter);
-    a_silent_zookeeper_accuses_nobody(&cluster, &exporter);
+    a_silent_zookeeper_makes_no_broker_gray(&cluster, &exporter);
 }
 
 /// Until its session ends, a stopped broker is one that ZooKeeper lists and that answers nothing.
@@ -198,7 +198,7 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
     );
 }
 
-fn a_silent_zookeeper_accuses_nobody(cluster: &Cluster, exporter: &Exporter) {
+fn a_silent_zookeeper_makes_no_broker_gray(cluster: &Cluster, exporter: &Exporter) {
     let (zookeeper, _) = cluster.zookeeper().unwrap();
     zookeeper.signal(Signal::STOP).unwrap();
     wait_for(
@@ -212,15 +212,23 @@ fn a_silent_zookeeper_accuses_nobody(cluster: &Cluster, exporter: &Exporter) {
                     .all(|id| metrics.success(*id, "zookeeper") == Some(false))
         },
     );
+    wait_for("ZooKeeper to be named", Duration::from_secs(30), || {
+        let findings = exporter.metrics().active_findings();
+        findings.contains("zookeeper_unreachable")
+    });
     let metrics = exporter.metrics();
     for id in BROKERS {
-        assert_eq!(metrics.state(id, "healthy"), Some(1.0), "{id}");
+        assert_eq!(metrics.state(id, "gray"), Some(0.0), "{id}");
     }
     assert_eq!(sessions(cluster, exporter), 1);
     zookeeper.signal(Signal::CONT).unwrap();
     wait_for(
         "the registrations to be known again",
         Duration::from_secs(60),
-        || series(&exporter.metrics(), "registered") == [Some(1.0); 3],
+        || {
+            let metrics = exporter.metrics();
+            let healthy = BROKERS.map(|id| metrics.state(id, "healthy"));
+            series(&metrics, "registered") == [Some(1.0); 3] && healthy == [Some(1.0); 3]
+        },
     );
 }
