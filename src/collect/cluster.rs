@@ -34,6 +34,7 @@ pub(super) use self::peers::probe_of;
 use self::states::States;
 use self::way::{Door, Way};
 use self::whole::Whole;
+use super::adaptive_interval::AdaptiveInterval;
 use super::context::{BrokerContext, LOGGED, SILENCE};
 use super::frame::{self, Collector, Description, Stamp};
 use super::zookeeper::min_isr::with_min_isr;
@@ -131,6 +132,7 @@ pub(super) async fn run(context: BrokerContext) {
         return frame::publish_not_read::<Cluster>(&context, reason).await;
     }
     let mut interval = frame::interval_of::<Cluster>(&context);
+    let mut hurried = AdaptiveInterval::new(EARLIEST, Cluster::DESCRIPTION.ceiling);
     let (bootstrap, listener) = context.settings.clone().map_or((None, None), |settings| {
         (settings.bootstrap, settings.probe_listener)
     });
@@ -160,6 +162,7 @@ pub(super) async fn run(context: BrokerContext) {
                 paths.find(&context, &client.cut(), &mut probes.peers).await;
                 if let Some(took) = metadata_took(&probes) {
                     interval.spent(took);
+                    hurried.spent(took);
                 }
                 let publish = |update| {
                     let (every, took) = (interval.interval(), started.elapsed());
@@ -214,7 +217,7 @@ pub(super) async fn run(context: BrokerContext) {
         let next = Instant::from(interval.next(started.into()));
         let rests = async {
             // Never two such rounds in a row.
-            let cut = client.rest(next).await && !early;
+            let cut = client.rest(next, !early).await;
             if !cut {
                 tokio::time::sleep_until(next).await;
             }
@@ -222,7 +225,7 @@ pub(super) async fn run(context: BrokerContext) {
         };
         let stands = async {
             new_suspects(&mut suspects, &known).await;
-            tokio::time::sleep_until(started + EARLIEST).await;
+            tokio::time::sleep_until(started + hurried.interval()).await;
         };
         // An answer that is owed says the same as another request would. Late answers may be left at any byte.
         tokio::select! {
@@ -232,7 +235,7 @@ pub(super) async fn run(context: BrokerContext) {
     }
 }
 
-/// Between two rounds, the newer of them because threads stand.
+/// Between two rounds, the newer of them because threads stand, if they are cheap.
 const EARLIEST: Duration = Duration::from_secs(1);
 
 /// Waits until threads make no progress that are not `known` for it: whether the broker still answers is then to be seen at
@@ -521,9 +524,9 @@ impl ClusterClient {
         }
     }
 
-    /// Waits for owed answers until then, because a broker that answers late is slow and not silent. Returns at once
-    /// whether the path to a peer is cut.
-    pub async fn rest(&mut self, until: Instant) -> bool {
+    /// Waits for owed answers until then, because a broker that answers late is slow and not silent. Where it `ends_cut`, it
+    /// returns true as soon as the path to a peer is cut.
+    pub async fn rest(&mut self, until: Instant, ends_cut: bool) -> bool {
         /// Ends the wait for the others.
         struct Cut;
         let own = async {
@@ -531,7 +534,7 @@ impl ClusterClient {
             Ok(())
         };
         let peers = async {
-            match self.peers.rest(until).await {
+            match self.peers.rest(until, ends_cut).await {
                 true => Err(Cut),
                 false => Ok(()),
             }

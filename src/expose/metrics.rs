@@ -108,7 +108,7 @@ catalogue! {
     LEADER = ("kafka_vitals_leader_partitions", ["broker"],
         "Partitions that the broker leads. This and the other counts of partitions come from the node's replica of the metadata log (KRaft), else from the newest Metadata response; see reading_age_seconds{collector=~\"metadata_log|cluster\"}. Absent for a dedicated controller, which leads none.");
     UNDER_REPLICATED = ("kafka_vitals_under_replicated_partitions", ["broker"],
-        "Partitions led by the broker with fewer replicas in the ISR than assigned. By the metadata log, replicas that a reassignment adds are not missed.");
+        "Partitions led by the broker with fewer replicas in the ISR than assigned. Replicas that a reassignment adds are not missed; by Metadata, if it began after the exporter saw the partition complete.");
     LEADER_ALONE = ("kafka_vitals_isr_leader_alone_partitions", ["broker"],
         "Partitions led by the broker whose ISR has shrunk to the broker alone although more replicas are assigned.");
     NOT_IN_ISR = ("kafka_vitals_not_in_isr_partitions", ["broker"],

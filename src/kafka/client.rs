@@ -1,8 +1,8 @@
 //! Asks a broker over one kept connection, and does as little harm as possible to a broker that hangs.
 //!
 //! At most one request is unanswered, and no other is sent before its answer. A new connection is made only after the
-//! broker reset the old one, or did not answer on it for ten minutes. Failed connections become rarer, down to one a
-//! minute.
+//! broker reset the old one, or did not answer on it for ten minutes, or the path to it was cut. Failed connections become
+//! rarer, down to one a minute.
 
 mod connect;
 
@@ -350,7 +350,9 @@ impl Client {
             self.end(kept);
             answer = self.attempt(question, deadline, &mut started).await;
         }
-        if let Err(ClientError::Conn(ConnError::Unacknowledged { .. })) = &answer {
+        if let Err(ClientError::Conn(ConnError::Unacknowledged { .. })) = &answer
+            && self.dialer.watches_path
+        {
             // A new connection shows whether the path is still cut, and costs a broker that is out of reach nothing.
             self.path.is_cut = true;
             let kept = self.kept.take();

@@ -18,6 +18,9 @@ use crate::model::Reason;
 
 /// What a session is asked to outlast without a request. Servers grant at most 20 of their ticks: 40 s by default.
 const SESSION: Duration = Duration::from_secs(30);
+/// A server that is silent for so long is left for the next one. It is less than a round: a single server that hangs, or whose
+/// host is down, must not be taken for the whole ensemble.
+const SILENCE: Duration = Duration::from_secs(3);
 /// A server may grant a session that lasts less than a second; such a one ends rather than being kept by requests.
 const LEAST_REST: Duration = Duration::from_secs(2);
 /// A longer answer is an error: ZooKeeper itself keeps no larger node.
@@ -185,8 +188,7 @@ impl Session {
             dialer: dialer.into(),
             loopback,
             timing: Timing {
-                // As ZooKeeper's own clients: two thirds of the session, so that another server can go on with it.
-                silence: SESSION * 2 / 3,
+                silence: SILENCE,
                 ..Timing::default()
             },
             kept: None,
@@ -406,7 +408,8 @@ impl Session {
         let Some(address) = at.and_then(|at| self.servers.get(at)) else {
             return Err(self.no_server());
         };
-        let within = deadline.saturating_duration_since(now);
+        // The next server has its turn where this one does not answer.
+        let within = deadline.saturating_duration_since(now) / 2;
         let conn = Conn::connect(address, within, &self.dialer, self.loopback, None).await?;
         Ok(Kept {
             // The number of the first request is that of the protocol.

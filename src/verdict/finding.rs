@@ -149,7 +149,7 @@ findings! {
         "Packets to another broker are not acknowledged by its kernel, and a new connection is not made: they are lost on the way there or back, or its host is down. Its process has no part in this: the kernel of a broker that hangs acknowledges.",
         "Check the network between the two hosts in the direction that the facts name: firewall, routes, MTU. Do not restart brokers for it.";
     PeerUnreachable = "peer_unreachable", Warning, "A peer does not answer",
-        "Another broker refuses connections from this host, or accepts them and does not answer, while its kernel acknowledges what is sent: it is down, or it hangs.",
+        "Another broker refuses connections from this host, or accepts them and does not answer, while its kernel acknowledges what is sent: it is down, or it hangs. Where no connection to it was ever made from here, the network or its name may be the cause as well.",
         "Compare with what the exporters of other brokers report about the same peer, then check there.";
     CertificateExpiry = "certificate_expiry", Warning, "A certificate expires",
         "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",

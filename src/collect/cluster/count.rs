@@ -69,7 +69,10 @@ pub(super) fn count_others(
         }
         _ => pass.partition(topic, seen, whole),
     })?;
-    pass.relate(metadata, whole)?;
+    // Whether those that are kept lack replicas is not known yet.
+    if kept.is_some() || pass.is_short() {
+        pass.relate(metadata, whole)?;
+    }
     Ok((pass, kept))
 }
 
@@ -81,6 +84,8 @@ pub(super) struct Seen {
     /// The leader lives, but the response does not name it.
     pub is_hidden: bool,
     pub replicas: usize,
+    /// Those that are not live.
+    pub down: usize,
     pub in_sync: usize,
     /// Whether the broker is a replica, and in the ISR.
     pub is_replica: bool,
@@ -88,13 +93,14 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn of(partition: &Partition<'_>, id: i32) -> Seen {
+    fn of(partition: &Partition<'_>, id: i32, down: usize) -> Seen {
         Seen {
             index: partition.index,
             // Errors only repeat leader and ISR, and differ between versions, so all others are ignored.
             leader: (partition.leader >= 0).then_some(partition.leader),
             is_hidden: partition.error == wire::LISTENER_NOT_FOUND,
             replicas: partition.replicas.len(),
+            down,
             in_sync: partition.isr.len(),
             is_replica: partition.replicas.contains(id),
             is_in_sync: partition.isr.contains(id),
@@ -148,12 +154,18 @@ impl Pass {
                 Item::Topic { .. } => {}
                 Item::Partition(partition) => {
                     self.counts.partitions += 1;
+                    let mut down = 0;
                     for replica in partition.replicas.iter() {
-                        if self.counts.absent.len() < ABSENT_LISTED && !self.is_live(replica) {
+                        if self.is_live(replica) {
+                            continue;
+                        }
+                        down += 1;
+                        if self.counts.absent.len() < ABSENT_LISTED {
                             self.counts.absent.insert(replica);
                         }
                     }
-                    each(self, partition.topic, Seen::of(&partition, self.id));
+                    let seen = Seen::of(&partition, self.id, down);
+                    each(self, partition.topic, seen);
                 }
             }
         }
@@ -164,9 +176,11 @@ impl Pass {
         self.live.binary_search(&id).is_ok()
     }
 
-    /// After the last partition.
+    /// After the last partition. An answer without any, as of a broker that has just started, shows nothing of the replicas.
     pub(super) fn end(&self, whole: &mut Whole) {
-        whole.end(self.replicated);
+        if self.counts.partitions > 0 {
+            whole.end(self.replicated);
+        }
     }
 
     /// Whether ISRs that concern the broker lack replicas.
@@ -186,9 +200,11 @@ impl Pass {
             if partition.replicas.contains(self.id) && grows() {
                 continue;
             }
-            for replica in partition.replicas.iter() {
-                relations.add(partition.leader, replica, partition.isr.contains(replica));
-            }
+            relations.partition(
+                partition.leader,
+                partition.replicas.iter(),
+                partition.isr.iter(),
+            );
         }
         relations.put(&mut self.counts);
         Ok(())
@@ -204,7 +220,12 @@ impl Pass {
                 is_new: false,
             },
         };
-        let short = seen.in_sync < expected.replicas;
+        // A broker that is down is not being added: a controller of KRaft gives it replicas of new topics.
+        let expected_replicas = match expected.is_new {
+            true => (expected.replicas + seen.down).min(seen.replicas),
+            false => expected.replicas,
+        };
+        let short = seen.in_sync < expected_replicas;
         let live_leader = seen.leader.filter(|leader| self.is_live(*leader));
         if let Some(leader) = live_leader.filter(|leader| *leader != self.id && seen.is_replica) {
             *self.followed_by_leader.entry(leader).or_default() += 1;
@@ -245,7 +266,7 @@ impl Pass {
             partition: seen.index,
             leader: seen.leader,
             // An id has four bytes, and a message at most 2 GiB.
-            replicas: u32::try_from(expected.replicas).unwrap_or(u32::MAX),
+            replicas: u32::try_from(expected_replicas).unwrap_or(u32::MAX),
             isr: u32::try_from(seen.in_sync).unwrap_or(u32::MAX),
         });
     }

@@ -100,12 +100,12 @@ impl Peers {
         probes
     }
 
-    /// Waits for owed answers until then, and returns at once whether a path is cut.
-    pub(super) async fn rest(&mut self, until: Instant) -> bool {
+    /// Waits for owed answers until then. Where it `ends_cut`, it returns true as soon as a path is cut.
+    pub(super) async fn rest(&mut self, until: Instant, ends_cut: bool) -> bool {
         let clients = self.clients.values_mut();
         let mut rests: FuturesUnordered<_> = clients.map(|client| client.rest(until)).collect();
         while let Some(cut) = rests.next().await {
-            if cut {
+            if cut && ends_cut {
                 return true;
             }
         }

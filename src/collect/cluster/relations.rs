@@ -13,6 +13,8 @@ pub(in crate::collect) struct Relations<'a> {
     live: &'a [i32],
     /// Of each live broker, in the same order.
     brokers: Vec<Relation>,
+    /// Those that [`Relations::partition`] has taken in.
+    partitions: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,6 +27,8 @@ struct Relation {
     /// Whether partitions of other leaders have it in the ISR, or lack it.
     in_sync_elsewhere: bool,
     behind_elsewhere: bool,
+    /// The newest partition that has it in the ISR, from 1.
+    in_isr_of: usize,
 }
 
 impl<'a> Relations<'a> {
@@ -33,13 +37,39 @@ impl<'a> Relations<'a> {
             id,
             live,
             brokers: vec![Relation::default(); live.len()],
+            partitions: 0,
         }
+    }
+
+    /// Takes in a partition whose replicas are all expected in the ISR. The time grows with the length of the lists, not with
+    /// their product, because an answer may have millions of ids for one partition.
+    pub(in crate::collect) fn partition(
+        &mut self,
+        leader: i32,
+        replicas: impl Iterator<Item = i32>,
+        isr: impl Iterator<Item = i32>,
+    ) {
+        self.partitions += 1;
+        for id in isr {
+            if let Some(broker) = self.at(id).and_then(|at| self.brokers.get_mut(at)) {
+                broker.in_isr_of = self.partitions;
+            }
+        }
+        for id in replicas {
+            if let Some(broker) = self.at(id).and_then(|at| self.brokers.get(at)) {
+                let in_sync = broker.in_isr_of == self.partitions;
+                self.add(leader, id, in_sync);
+            }
+        }
+    }
+
+    fn at(&self, id: i32) -> Option<usize> {
+        self.live.binary_search(&id).ok()
     }
 
     /// Takes in a replica that is expected in the ISR. Those that are not live are missed by everybody.
     pub(in crate::collect) fn add(&mut self, leader: i32, replica: i32, in_sync: bool) {
-        let at = |id: i32| self.live.binary_search(&id).ok();
-        let (Some(leads), Some(follows)) = (at(leader), at(replica)) else {
+        let (Some(leads), Some(follows)) = (self.at(leader), self.at(replica)) else {
             return;
         };
         if leads == follows {
@@ -92,9 +122,7 @@ mod tests {
     fn seen_by_3(partitions: &[Partition<'_>]) -> ClusterCounts {
         let mut relations = Relations::new(3, &[1, 2, 3, 4]);
         for (leader, replicas, isr) in partitions {
-            for replica in *replicas {
-                relations.add(*leader, *replica, isr.contains(replica));
-            }
+            relations.partition(*leader, replicas.iter().copied(), isr.iter().copied());
         }
         let mut counts = ClusterCounts::default();
         relations.put(&mut counts);

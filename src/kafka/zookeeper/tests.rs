@@ -133,6 +133,51 @@ async fn a_silent_server_is_not_asked_again_until_it_is_left() {
     assert_eq!(asked(&other), [(0, None), (0, Some(1))]);
 }
 
+/// What is due each 5 s may fail once, and not twice.
+#[tokio::test]
+async fn one_server_that_falls_silent_is_left_within_a_round() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let is_silent = Arc::clone(&hangs);
+    let one = server(move |asked| match is_silent.load(Ordering::SeqCst) {
+        true => Answer::Silence,
+        false => answer(asked, 0, CHILDREN),
+    })
+    .await;
+    let other = server(|asked| answer(asked, 0, CHILDREN)).await;
+    let servers = [&one, &other].map(|server| server.address.clone());
+    let mut session = Session::new(servers.into(), 0, OwnConnections::default(), true);
+    assert!(children(&mut session).await.unwrap().is_some());
+    hangs.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    let error = children(&mut session).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Timeout, "{error}");
+    tokio::time::sleep_until(started + Duration::from_secs(4)).await;
+    assert!(children(&mut session).await.unwrap().is_some());
+    assert_eq!(session.server(), Some(other.address.as_str()));
+}
+
+/// As at the address of a host that is down.
+#[tokio::test]
+async fn a_server_that_accepts_no_connection_leaves_time_for_the_next_one() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut queued = Vec::new();
+    let within = Duration::from_millis(300);
+    while let Ok(stream) =
+        tokio::time::timeout(within, tokio::net::TcpStream::connect(address)).await
+    {
+        queued.push(stream.unwrap());
+    }
+    let other = server(|asked| answer(asked, 0, CHILDREN)).await;
+    let servers = vec![address.to_string(), other.address.clone()];
+    let mut session = Session::new(servers, 0, OwnConnections::default(), true);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let read = session.children("/ids", deadline, |_| ()).await;
+    assert_eq!(read.unwrap(), Some(()));
+}
+
 #[tokio::test]
 async fn servers_that_fail_are_tried_once_each_and_then_rarely() {
     let [one, two] = [

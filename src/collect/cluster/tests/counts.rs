@@ -64,6 +64,63 @@ fn replicas_that_a_reassignment_adds_are_not_missed() {
     assert_eq!(figures_of("1,2,3", "1"), ([1, 1, 1, 0, 0, 2], vec![2, 3]));
 }
 
+/// As in a cluster of three brokers under KRaft, of which one is down.
+#[test]
+fn a_new_topic_lacks_the_replicas_of_a_broker_that_is_down() {
+    let mut whole = Whole::default();
+    let mut short = |partitions: &[Partition<'_>]| {
+        let body = response(&peers(&[1, 2]), partitions);
+        let metadata = Metadata::new(&body, 1);
+        let counts = count_after(metadata, 1, ClusterSource::Own, None, &mut whole).unwrap();
+        let listed = counts.under_replicated_partitions.iter();
+        listed
+            .map(|one| (one.isr, one.replicas))
+            .collect::<Vec<_>>()
+    };
+    let before = partition(0, 1, "1,2,3", "1,2");
+    assert_eq!(short(&[before]), [(2, 3)]);
+    let created = partition(1, 1, "1,2,3", "1,2");
+    assert_eq!(short(&[before, created]), [(2, 3), (2, 3)]);
+    // Broker 2 is live, so it may be added.
+    let grown = partition(2, 1, "1,2,3", "1");
+    assert_eq!(short(&[before, grown]), [(2, 3), (1, 2)]);
+}
+
+/// A broker that has just started answers before it knows its cluster, and is then in no ISR.
+#[test]
+fn after_an_empty_answer_replicas_are_missed_as_after_none() {
+    let mut whole = Whole::default();
+    let mut of = |live: &[i32], partitions: &[Partition<'_>]| {
+        let body = response(&peers(live), partitions);
+        let metadata = Metadata::new(&body, 1);
+        count_after(metadata, 1, ClusterSource::Own, None, &mut whole).unwrap()
+    };
+    of(&[], &[]);
+    of(&[1, 2, 3], &[]);
+    let behind = [
+        partition(0, 2, "2,1", "2"),
+        partition(1, 3, "3,1", "3"),
+        partition(2, 1, "1,2", "1"),
+    ];
+    let counts = of(&[1, 2, 3], &behind);
+    assert_eq!(figures(&counts), [1, 1, 1, 2, 0, 3]);
+    assert_eq!(counts.behind_alone, [(2, 1), (3, 1)].into());
+}
+
+/// An answer may have as many ids as it has room for. Compared one by one, these would take minutes.
+#[test]
+fn partitions_with_very_many_replicas_are_counted_within_seconds() {
+    let ids: Vec<String> = (2..60_000).map(|id: u32| id.to_string()).collect();
+    let isr = ids.join(",");
+    let replicas = format!("{isr},1");
+    let partitions = [0, 1, 2, 3].map(|index| partition(index, 2, &replicas, &isr));
+    let started = std::time::Instant::now();
+    let counts = counted(&[1, 2, 3], &partitions, 1);
+    assert_eq!(figures(&counts), [0, 0, 0, 4, 0, 4]);
+    assert_eq!(counts.behind_alone, [(2, 4)].into());
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
 #[test]
 fn recorded_answers_count_as_kafkas_own_tool_does() {
     let healthy =
