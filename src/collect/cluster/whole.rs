@@ -43,23 +43,26 @@ impl Whole {
                 is_new: false,
             };
         }
-        self.expected(key, replicas)
+        self.expected(key, replicas, in_sync)
     }
 
     /// Whether a reassignment adds replicas to the partition, as far as it is known.
     pub fn grows(&self, topic: &str, index: i32, replicas: usize, in_sync: usize) -> bool {
         let is_short = self.has_first && in_sync < replicas;
-        is_short && self.expected(key(topic, index), replicas).grows
+        is_short && self.expected(key(topic, index), replicas, in_sync).grows
     }
 
-    fn expected(&self, key: u64, replicas: usize) -> Expected {
+    fn expected(&self, key: u64, replicas: usize, in_sync: usize) -> Expected {
         let known = self.known.get(&key).map(|count| usize::from(*count));
-        // Of a topic that was created while a broker was down, or one that this broker is to get.
         let is_new = known.is_none() && self.known.len() < MOST;
-        let before = known.unwrap_or(replicas);
+        let before = match (known, is_new) {
+            (Some(count), _) => count,
+            (None, true) => in_sync,
+            (None, false) => replicas,
+        };
         Expected {
             replicas: before.min(replicas),
-            grows: before < replicas || is_new,
+            grows: before < replicas,
             is_new,
         }
     }
@@ -108,9 +111,8 @@ mod tests {
         // Fewer than before.
         assert_eq!(missed(&mut whole, "t", 2, 2), 0);
         assert_eq!(missed(&mut whole, "t", 2, 1), 1);
-        // One that was never seen whole may be that of a new topic, so its leader misses the others. This broker may be the
-        // replica that is added.
-        assert_eq!(missed(&mut whole, "new", 3, 2), 1);
+        // This broker becomes a replica of a partition that it had no part in.
+        assert_eq!(missed(&mut whole, "new", 3, 2), 0);
         assert!(whole.take("new", 0, 3, 2).is_new);
     }
 
