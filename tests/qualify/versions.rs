@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::agree::agree_on_everything;
+use crate::support::trouble::is_reported_by_others;
 use crate::support::versions::{Case, test_each_version};
 use crate::support::{Exporter, wait_for};
 use lab::Cluster;
@@ -44,7 +45,7 @@ fn tools_agree_in_trouble(case: &Case) {
         || {
             let success = |collector| exporter.metrics().success(SICK, collector);
             exporter.page().contains("is stopped by a signal")
-                && exporter.page().contains("<small>reported by broker ")
+                && is_reported_by_others(&exporter)
                 && success("threads") == Some(false)
                 && success("cluster") == Some(true)
         },

@@ -157,15 +157,21 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
         || probed(exporter, id) == ([Some(0.0), None], [[Some(1.0), Some(0.0)]; 2]),
     );
     wait_for(
-        "a peer to report the cluster's state",
+        "others to report the cluster's state",
         Duration::from_secs(20),
-        || on_page("<small>reported by broker "),
+        || is_reported_by_others(exporter),
     );
     cluster.resume(id).unwrap();
     wait_for("it to be well again", Duration::from_secs(40), || {
-        exporter.metrics().success(id, "threads") == Some(true)
-            && !on_page("<small>reported by broker ")
+        exporter.metrics().success(id, "threads") == Some(true) && !is_reported_by_others(exporter)
     });
+}
+
+/// Whether the page has counts of a broker by a peer, or by ZooKeeper where its answers came in time.
+pub fn is_reported_by_others(exporter: &Exporter) -> bool {
+    let page = exporter.page();
+    let by = ["<small>reported by broker ", "<small>from ZooKeeper"];
+    by.iter().any(|text| page.contains(text))
 }
 
 /// Kills a broker by SIGKILL and starts it again: a new process with the same id.
