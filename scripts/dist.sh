@@ -16,7 +16,7 @@ umask 022
 
 name=kafka-vitals-$VERSION
 rm -rf dist
-work=dist/work
+work=dist/parts
 mkdir -p "$work/manual"
 
 for arch in "${architectures[@]}"; do scripts/build-static.sh "$arch"; done
