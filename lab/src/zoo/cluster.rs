@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::clients::TOPIC;
-use super::scenario::{Scenario, Struck, is_new};
+use super::scenario::{About, Scenario, Struck, is_new};
 use super::score::Expected;
 use super::stage::Stage;
 use crate::client::{Connection, Member};
@@ -27,24 +27,17 @@ struct StuckController {
 }
 
 impl Scenario for StuckController {
-    fn name(&self) -> &'static str {
-        "controller-stuck"
-    }
-
-    fn kind(&self) -> u8 {
-        17
-    }
-
-    fn what(&self) -> &'static str {
-        "the controller's event thread sleeps in an event, with its lock"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["stalled_pool", "metadata_stalled", "controller_stuck"],
-            cause: &["controller"],
-            gray: false,
-            before_harm: false,
+    fn about(&self) -> About {
+        About {
+            name: "controller-stuck",
+            kind: 17,
+            what: "the controller's event thread sleeps in an event, with its lock",
+            expected: Expected {
+                findings: &["stalled_pool", "metadata_stalled", "controller_stuck"],
+                cause: &["controller"],
+                gray: false,
+                before_harm: false,
+            },
         }
     }
 
@@ -119,24 +112,17 @@ struct Joined {
 }
 
 impl Scenario for StuckGroup {
-    fn name(&self) -> &'static str {
-        "stuck-group"
-    }
-
-    fn kind(&self) -> u8 {
-        24
-    }
-
-    fn what(&self) -> &'static str {
-        "a member of a group does not join again, and its time-out is 4 minutes"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["stuck_group", "group_stuck", "consumer_group_stuck"],
-            cause: &["stuck-group"],
-            gray: false,
-            before_harm: false,
+    fn about(&self) -> About {
+        About {
+            name: "stuck-group",
+            kind: 24,
+            what: "a member of a group does not join again, and its time-out is 4 minutes",
+            expected: Expected {
+                findings: &["stuck_group", "group_stuck", "consumer_group_stuck"],
+                cause: &["stuck-group"],
+                gray: false,
+                before_harm: false,
+            },
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::scenario::{Scenario, Struck, is_new};
+use super::scenario::{About, Scenario, Struck, is_new};
 use super::score::Expected;
 use super::stage::Stage;
 use crate::cluster::ClusterOptions;
@@ -16,30 +16,34 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
     vec![
         Box::new(Hung),
         Box::new(Full {
-            name: "disk-full",
-            kind: 13,
-            what: "the only disk of the log dirs is filled",
+            about: About {
+                name: "disk-full",
+                kind: 13,
+                what: "the only disk of the log dirs is filled",
+                expected: Expected {
+                    findings: &["log_dir_exhaustion", "down"],
+                    cause: &["data", "full|no space|space left"],
+                    gray: true,
+                    before_harm: false,
+                },
+            },
             folder: 0,
             change: None,
-            expected: Expected {
-                findings: &["log_dir_exhaustion", "down"],
-                cause: &["data", "full|no space|space left"],
-                gray: true,
-                before_harm: false,
-            },
         }),
         Box::new(Full {
-            name: "log-dir-failed",
-            kind: 15,
-            what: "the second of two disks is filled; the broker goes on without that log dir",
+            about: About {
+                name: "log-dir-failed",
+                kind: 15,
+                what: "the second of two disks is filled; the broker goes on without that log dir",
+                expected: Expected {
+                    findings: &["log_dir_offline", "log_dir_exhaustion", "log_dir_failed"],
+                    cause: &["data1", "offline|failed|full|no space|space left"],
+                    gray: false,
+                    before_harm: false,
+                },
+            },
             folder: 1,
             change: Some(|options| options.further_disks = 1),
-            expected: Expected {
-                findings: &["log_dir_offline", "log_dir_exhaustion", "log_dir_failed"],
-                cause: &["data1", "offline|failed|full|no space|space left"],
-                gray: false,
-                before_harm: false,
-            },
         }),
     ]
 }
@@ -53,24 +57,17 @@ fn disk(stage: &Stage, number: usize) -> Result<PathBuf> {
 struct Hung;
 
 impl Scenario for Hung {
-    fn name(&self) -> &'static str {
-        "disk-hung"
-    }
-
-    fn kind(&self) -> u8 {
-        13
-    }
-
-    fn what(&self) -> &'static str {
-        "fsfreeze: every write to the disk of the log dirs waits"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["disk_hung", "stalled_pool"],
-            cause: &["data", "disk"],
-            gray: true,
-            before_harm: false,
+    fn about(&self) -> About {
+        About {
+            name: "disk-hung",
+            kind: 13,
+            what: "fsfreeze: every write to the disk of the log dirs waits",
+            expected: Expected {
+                findings: &["disk_hung", "stalled_pool"],
+                cause: &["data", "disk"],
+                gray: true,
+                before_harm: false,
+            },
         }
     }
 
@@ -92,30 +89,15 @@ impl Scenario for Hung {
 }
 
 struct Full {
-    name: &'static str,
-    kind: u8,
-    what: &'static str,
+    about: About,
     /// The number of the disk.
     folder: usize,
     change: Option<fn(&mut ClusterOptions)>,
-    expected: Expected,
 }
 
 impl Scenario for Full {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn kind(&self) -> u8 {
-        self.kind
-    }
-
-    fn what(&self) -> &'static str {
-        self.what
-    }
-
-    fn expected(&self) -> Expected {
-        self.expected
+    fn about(&self) -> About {
+        self.about
     }
 
     fn runs_on(&self, version: &str) -> bool {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::clients::TOPIC;
-use super::scenario::{Scenario, Struck};
+use super::scenario::{About, Scenario, Struck};
 use super::score::Expected;
 use super::stage::Stage;
 use crate::client::{Connection, Member};
@@ -40,24 +40,17 @@ struct MadeDeadlock {
 }
 
 impl Scenario for MadeDeadlock {
-    fn name(&self) -> &'static str {
-        "deadlock"
-    }
-
-    fn kind(&self) -> u8 {
-        1
-    }
-
-    fn what(&self) -> &'static str {
-        "KAFKA-3994, by requests and a pause of the followers"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["jvm_deadlock"],
-            cause: &["executor-heartbeat"],
-            gray: true,
-            before_harm: true,
+    fn about(&self) -> About {
+        About {
+            name: "deadlock",
+            kind: 1,
+            what: "KAFKA-3994, by requests and a pause of the followers",
+            expected: Expected {
+                findings: &["jvm_deadlock"],
+                cause: &["executor-heartbeat"],
+                gray: true,
+                before_harm: true,
+            },
         }
     }
 
@@ -90,24 +83,17 @@ struct QuietDeadlock {
 }
 
 impl Scenario for QuietDeadlock {
-    fn name(&self) -> &'static str {
-        "quiet-deadlock"
-    }
-
-    fn kind(&self) -> u8 {
-        2
-    }
-
-    fn what(&self) -> &'static str {
-        "KAFKA-5970, with waits, and followers that are stopped until it stands"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["jvm_deadlock"],
-            cause: &["executor-heartbeat", "kafka-scheduler"],
-            gray: true,
-            before_harm: true,
+    fn about(&self) -> About {
+        About {
+            name: "quiet-deadlock",
+            kind: 2,
+            what: "KAFKA-5970, with waits, and followers that are stopped until it stands",
+            expected: Expected {
+                findings: &["jvm_deadlock"],
+                cause: &["executor-heartbeat", "kafka-scheduler"],
+                gray: true,
+                before_harm: true,
+            },
         }
     }
 
@@ -176,27 +162,20 @@ struct ReadLocks {
 }
 
 impl Scenario for ReadLocks {
-    fn name(&self) -> &'static str {
-        "read-lock-deadlock"
-    }
-
-    fn kind(&self) -> u8 {
-        3
-    }
-
-    fn what(&self) -> &'static str {
-        "KAFKA-7697: two handlers with a read lock each want the other one"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["stalled_pool", "lock_cycle"],
-            cause: &[
-                "request handler|request_handler|request-handler",
-                "readlock|read lock|reentrantreadwritelock|7697",
-            ],
-            gray: true,
-            before_harm: true,
+    fn about(&self) -> About {
+        About {
+            name: "read-lock-deadlock",
+            kind: 3,
+            what: "KAFKA-7697: two handlers with a read lock each want the other one",
+            expected: Expected {
+                findings: &["stalled_pool", "lock_cycle"],
+                cause: &[
+                    "request handler|request_handler|request-handler",
+                    "readlock|read lock|reentrantreadwritelock|7697",
+                ],
+                gray: true,
+                before_harm: true,
+            },
         }
     }
 

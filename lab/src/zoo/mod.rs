@@ -66,7 +66,7 @@ pub struct Options {
 
 /// Runs the scenarios of every version. `stop` ends it after the present one.
 pub fn run(options: &Options, stop: &Receiver<()>) -> Result<Run> {
-    let known: Vec<_> = scenario::all().iter().map(|one| one.name()).collect();
+    let known: Vec<_> = scenario::all().iter().map(|one| one.about().name).collect();
     for name in &options.only {
         ensure!(
             known.contains(&name.as_str()),
@@ -78,7 +78,10 @@ pub fn run(options: &Options, stop: &Receiver<()>) -> Result<Run> {
     for version in &options.versions {
         let mut stage: Option<Stage> = None;
         for mut scenario in scenario::all() {
-            let chosen = options.only.iter().any(|name| name == scenario.name());
+            let chosen = options
+                .only
+                .iter()
+                .any(|name| name == scenario.about().name);
             let wanted = options.scenarios && (options.only.is_empty() || chosen);
             if !wanted || !scenario.runs_on(version) {
                 continue;
@@ -89,7 +92,9 @@ pub fn run(options: &Options, stop: &Receiver<()>) -> Result<Run> {
             ) {
                 return Ok(run);
             }
-            let logs = options.logs.join(format!("{version}-{}", scenario.name()));
+            let logs = options
+                .logs
+                .join(format!("{version}-{}", scenario.about().name));
             std::fs::create_dir_all(&logs)?;
             let outcome = one(version, options, &logs, &mut stage, scenario.as_mut());
             let outcome =
@@ -199,7 +204,7 @@ fn one(
     }
     let observed = observed?;
     report::write_said(&logs.join("said.txt"), &observed)?;
-    let score = score(&scenario.expected(), &observed);
+    let score = score(&scenario.about().expected, &observed);
     ensure!(stage.exporters_run()?, "an exporter has ended");
     Ok(Outcome::scored(scenario, version, score))
 }
@@ -224,7 +229,7 @@ fn observe(stage: &mut Stage, scenario: &mut dyn Scenario) -> Result<Observed> {
         said: Vec::new(),
         complaints: Vec::new(),
     };
-    let expected = scenario.expected();
+    let expected = scenario.about().expected;
     let mut complete = None;
     while struck.at.elapsed() < scenario.lasts() {
         std::thread::sleep(TICK);

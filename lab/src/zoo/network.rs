@@ -4,10 +4,19 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::scenario::{Scenario, Struck};
+use super::scenario::{About, Scenario, Struck};
 use super::score::Expected;
 use super::stage::Stage;
 use crate::hosts::{Host, run};
+
+/// What says that a broker has lost ZooKeeper or the controller.
+const NO_COORDINATION: &[&str] = &[
+    "not_registered",
+    "broker_fenced",
+    "stale_view",
+    "metadata_stalled",
+    "zookeeper_unreachable",
+];
 
 pub fn all() -> Vec<Box<dyn Scenario>> {
     let direction = Expected {
@@ -19,30 +28,48 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
     vec![
         Box::new(SlowLeader),
         Box::new(Cut {
-            name: "one-way-partition",
-            kind: 18,
-            what: "what broker 1 sends to broker 2 is dropped",
+            about: About {
+                name: "one-way-partition",
+                kind: 18,
+                what: "what broker 1 sends to broker 2 is dropped",
+                expected: direction,
+            },
             links: |stage| Ok(vec![(stage.host(1)?.clone(), stage.host(2)?.clone())]),
             sick: &[1, 2],
-            expected: direction,
         }),
         Box::new(Cut {
-            name: "partition-of-two",
-            kind: 18,
-            what: "brokers 1 and 2 cannot reach each other",
+            about: About {
+                name: "partition-of-two",
+                kind: 18,
+                what: "brokers 1 and 2 cannot reach each other",
+                expected: Expected {
+                    findings: &["path_cut", "peer_unreachable"],
+                    cause: &["network|path|route|not acknowledged"],
+                    gray: false,
+                    before_harm: false,
+                },
+            },
             links: |stage| Ok(both(stage.host(1)?, stage.host(2)?)),
             sick: &[1, 2],
-            expected: Expected {
-                findings: &["path_cut", "peer_unreachable"],
-                cause: &["network|path|route|not acknowledged"],
-                gray: false,
-                before_harm: false,
-            },
         }),
         Box::new(Cut {
-            name: "cut-off",
-            kind: 18,
-            what: "broker 2 reaches neither the other brokers nor ZooKeeper or the controller; clients reach it",
+            about: About {
+                name: "cut-off",
+                kind: 18,
+                what: "broker 2 reaches neither the other brokers nor ZooKeeper or the controller; clients reach it",
+                expected: Expected {
+                    findings: &[
+                        "cut_off",
+                        "peer_unreachable",
+                        "not_registered",
+                        "broker_fenced",
+                        "metadata_stalled",
+                    ],
+                    cause: &["cut off|network|does not answer"],
+                    gray: true,
+                    before_harm: false,
+                },
+            },
             links: |stage| {
                 let (own, others) = (stage.host(2)?, [stage.host(1)?, stage.host(3)?]);
                 let others = others
@@ -51,42 +78,34 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                 Ok(others.flat_map(|other| both(own, other)).collect())
             },
             sick: &[2],
-            expected: Expected {
-                findings: &[
-                    "cut_off",
-                    "peer_unreachable",
-                    "not_registered",
-                    "broker_fenced",
-                    "metadata_stalled",
-                ],
-                cause: &["cut off|network|does not answer"],
-                gray: true,
-                before_harm: false,
-            },
         }),
         Box::new(Cut {
-            name: "session-lost",
-            kind: 16,
-            what: "broker 2 does not reach ZooKeeper or the controller; clients and brokers reach it",
+            about: About {
+                name: "session-lost",
+                kind: 16,
+                what: "broker 2 does not reach ZooKeeper or the controller; clients and brokers reach it",
+                expected: Expected {
+                    findings: NO_COORDINATION,
+                    cause: &["zookeeper|controller"],
+                    gray: true,
+                    before_harm: false,
+                },
+            },
             links: |stage| Ok(both(stage.host(2)?, stage.cluster.coordinating_host())),
             sick: &[2],
-            expected: Expected {
-                findings: &[
-                    "not_registered",
-                    "broker_fenced",
-                    "stale_view",
-                    "metadata_stalled",
-                    "zookeeper_unreachable",
-                ],
-                cause: &["zookeeper|controller"],
-                gray: true,
-                before_harm: false,
-            },
         }),
         Box::new(Cut {
-            name: "no-quorum",
-            kind: 17,
-            what: "no broker reaches ZooKeeper or the controller",
+            about: About {
+                name: "no-quorum",
+                kind: 17,
+                what: "no broker reaches ZooKeeper or the controller",
+                expected: Expected {
+                    findings: NO_COORDINATION,
+                    cause: &["zookeeper|controller|quorum"],
+                    gray: false,
+                    before_harm: false,
+                },
+            },
             links: |stage| {
                 let quorum = stage.cluster.coordinating_host();
                 let mut links = Vec::new();
@@ -96,18 +115,6 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                 Ok(links)
             },
             sick: &[1, 2, 3],
-            expected: Expected {
-                findings: &[
-                    "not_registered",
-                    "broker_fenced",
-                    "stale_view",
-                    "metadata_stalled",
-                    "zookeeper_unreachable",
-                ],
-                cause: &["zookeeper|controller|quorum"],
-                gray: false,
-                before_harm: false,
-            },
         }),
     ]
 }
@@ -116,35 +123,28 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
 struct SlowLeader;
 
 impl Scenario for SlowLeader {
-    fn name(&self) -> &'static str {
-        "slow-leader"
-    }
-
-    fn kind(&self) -> u8 {
-        14
-    }
-
-    fn what(&self) -> &'static str {
-        "broker 2 answers the fetches of its followers at 2 kB/s (tc)"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &[
-                "followers_lost",
-                "isr_leader_alone",
-                "under_min_isr",
-                "under_replicated",
-                "peer_unreachable",
-                "slow_leader",
-            ],
-            cause: &[
-                "slow|not acknowledged|send queue|send-q|unsent",
-                "broker 1",
-                "broker 3|and 3",
-            ],
-            gray: false,
-            before_harm: false,
+    fn about(&self) -> About {
+        About {
+            name: "slow-leader",
+            kind: 14,
+            what: "broker 2 answers the fetches of its followers at 2 kB/s (tc)",
+            expected: Expected {
+                findings: &[
+                    "followers_lost",
+                    "isr_leader_alone",
+                    "under_min_isr",
+                    "under_replicated",
+                    "peer_unreachable",
+                    "slow_leader",
+                ],
+                cause: &[
+                    "slow|not acknowledged|send queue|send-q|unsent",
+                    "broker 1",
+                    "broker 3|and 3",
+                ],
+                gray: false,
+                before_harm: false,
+            },
         }
     }
 
@@ -187,29 +187,14 @@ fn both(one: &Host, other: &Host) -> Links {
 }
 
 struct Cut {
-    name: &'static str,
-    kind: u8,
-    what: &'static str,
+    about: About,
     links: fn(&Stage) -> Result<Links>,
     sick: &'static [i32],
-    expected: Expected,
 }
 
 impl Scenario for Cut {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn kind(&self) -> u8 {
-        self.kind
-    }
-
-    fn what(&self) -> &'static str {
-        self.what
-    }
-
-    fn expected(&self) -> Expected {
-        self.expected
+    fn about(&self) -> About {
+        self.about
     }
 
     fn strike(&mut self, stage: &mut Stage) -> Result<Struck> {

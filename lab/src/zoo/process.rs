@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::scenario::{Scenario, Struck};
+use super::scenario::{About, Scenario, Struck};
 use super::score::Expected;
 use super::stage::Stage;
 use crate::cli_tools::open_handles;
@@ -20,31 +20,35 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
     vec![
         Box::new(Stopped),
         Box::new(Handles {
-            name: "handle-limit",
-            kind: 20,
-            what: "prlimit: 10 more handles than are open, and 40 connections",
+            about: About {
+                name: "handle-limit",
+                kind: 20,
+                what: "prlimit: 10 more handles than are open, and 40 connections",
+                expected: Expected {
+                    findings: &["file_handle_exhaustion", "down"],
+                    cause: &["handle|too many open files"],
+                    gray: false,
+                    before_harm: false,
+                },
+            },
             room: 10,
             connections: (40, Duration::ZERO),
-            expected: Expected {
-                findings: &["file_handle_exhaustion", "down"],
-                cause: &["handle|too many open files"],
-                gray: false,
-                before_harm: false,
-            },
             held: None,
         }),
         Box::new(Handles {
-            name: "socket-leak",
-            kind: 6,
-            what: "10 connections a second that nobody closes, and room for 1,000",
+            about: About {
+                name: "socket-leak",
+                kind: 6,
+                what: "10 connections a second that nobody closes, and room for 1,000",
+                expected: Expected {
+                    findings: &["file_handle_exhaustion", "file_handle_leak"],
+                    cause: &["socket|connection"],
+                    gray: false,
+                    before_harm: true,
+                },
+            },
             room: 1_000,
             connections: (900, Duration::from_millis(100)),
-            expected: Expected {
-                findings: &["file_handle_exhaustion", "file_handle_leak"],
-                cause: &["socket|connection"],
-                gray: false,
-                before_harm: true,
-            },
             held: None,
         }),
         Box::new(Acceptor { held: None }),
@@ -54,24 +58,17 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
 struct Stopped;
 
 impl Scenario for Stopped {
-    fn name(&self) -> &'static str {
-        "stopped"
-    }
-
-    fn kind(&self) -> u8 {
-        12
-    }
-
-    fn what(&self) -> &'static str {
-        "SIGSTOP"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["process_stopped"],
-            cause: &["stopped"],
-            gray: true,
-            before_harm: false,
+    fn about(&self) -> About {
+        About {
+            name: "stopped",
+            kind: 12,
+            what: "SIGSTOP",
+            expected: Expected {
+                findings: &["process_stopped"],
+                cause: &["stopped"],
+                gray: true,
+                before_harm: false,
+            },
         }
     }
 
@@ -132,32 +129,17 @@ impl Drop for Held {
 }
 
 struct Handles {
-    name: &'static str,
-    kind: u8,
-    what: &'static str,
+    about: About,
     /// How many more than are open the limit allows.
     room: usize,
     /// How many are opened, and the time between two.
     connections: (usize, Duration),
-    expected: Expected,
     held: Option<Held>,
 }
 
 impl Scenario for Handles {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn kind(&self) -> u8 {
-        self.kind
-    }
-
-    fn what(&self) -> &'static str {
-        self.what
-    }
-
-    fn expected(&self) -> Expected {
-        self.expected
+    fn about(&self) -> About {
+        self.about
     }
 
     fn lasts(&self) -> Duration {
@@ -188,24 +170,17 @@ struct Acceptor {
 }
 
 impl Scenario for Acceptor {
-    fn name(&self) -> &'static str {
-        "accept-queue"
-    }
-
-    fn kind(&self) -> u8 {
-        22
-    }
-
-    fn what(&self) -> &'static str {
-        "the acceptor sleeps, and 60 clients connect"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["accept_queue_full", "stalled_pool", "listener_unresponsive"],
-            cause: &["acceptor|accept queue"],
-            gray: false,
-            before_harm: true,
+    fn about(&self) -> About {
+        About {
+            name: "accept-queue",
+            kind: 22,
+            what: "the acceptor sleeps, and 60 clients connect",
+            expected: Expected {
+                findings: &["accept_queue_full", "stalled_pool", "listener_unresponsive"],
+                cause: &["acceptor|accept queue"],
+                gray: false,
+                before_harm: true,
+            },
         }
     }
 

@@ -35,12 +35,13 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn scored(scenario: &dyn Scenario, version: &str, score: Score) -> Outcome {
+        let about = scenario.about();
         Outcome {
-            scenario: scenario.name(),
-            kind: scenario.kind(),
-            what: scenario.what(),
+            scenario: about.name,
+            kind: about.kind,
+            what: about.what,
             version: version.into(),
-            expected: scenario.expected(),
+            expected: about.expected,
             result: Ok(score),
         }
     }

@@ -9,18 +9,21 @@ use super::stage::Stage;
 use super::{cluster, disks, known, network, process, threads};
 use crate::cluster::{Cluster, ClusterOptions};
 
+/// What a scenario is, for people and for the scores.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// `one-way-partition`
+    pub name: &'static str,
+    /// The number in the list of partial failures.
+    pub kind: u8,
+    /// What is done, in a few words.
+    pub what: &'static str,
+    pub expected: Expected,
+}
+
 /// A partial failure that can be made and ended.
 pub trait Scenario {
-    /// `one-way-partition`
-    fn name(&self) -> &'static str;
-
-    /// The number in the list of partial failures.
-    fn kind(&self) -> u8;
-
-    /// What is done, in a few words.
-    fn what(&self) -> &'static str;
-
-    fn expected(&self) -> Expected;
+    fn about(&self) -> About;
 
     fn runs_on(&self, version: &str) -> bool {
         super::VERSIONS.contains(&version)

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::clients::Clients;
-use super::scenario::{Scenario, Struck, is_new};
+use super::scenario::{About, Scenario, Struck, is_new};
 use super::score::Expected;
 use super::stage::Stage;
 
@@ -13,88 +13,100 @@ const SICK: i32 = 2;
 pub fn all() -> Vec<Box<dyn Scenario>> {
     vec![
         Box::new(Rule {
-            name: "fetcher-dies",
-            kind: 8,
-            what: "an error ends a replica fetcher",
+            about: About {
+                name: "fetcher-dies",
+                kind: 8,
+                what: "an error ends a replica fetcher",
+                expected: Expected {
+                    findings: &["missing_thread", "replica_behind"],
+                    cause: &["fetcher"],
+                    gray: false,
+                    before_harm: true,
+                },
+            },
             rule: "fetcher",
             taken: true,
             since: "0.10",
-            expected: Expected {
-                findings: &["missing_thread", "replica_behind"],
-                cause: &["fetcher"],
-                gray: false,
-                before_harm: true,
-            },
         }),
         Box::new(Rule {
-            name: "cleaner-dies",
-            kind: 9,
-            what: "an error ends the log cleaner",
+            about: About {
+                name: "cleaner-dies",
+                kind: 9,
+                what: "an error ends the log cleaner",
+                expected: Expected {
+                    findings: &["missing_thread"],
+                    cause: &["cleaner"],
+                    gray: false,
+                    before_harm: true,
+                },
+            },
             rule: "cleaner",
             taken: true,
             since: "0.10",
-            expected: Expected {
-                findings: &["missing_thread"],
-                cause: &["cleaner"],
-                gray: false,
-                before_harm: true,
-            },
         }),
         Box::new(Rule {
-            name: "out-of-memory-ends-handler",
-            kind: 23,
-            what: "OutOfMemoryError ends a request handler",
+            about: About {
+                name: "out-of-memory-ends-handler",
+                kind: 23,
+                what: "OutOfMemoryError ends a request handler",
+                expected: Expected {
+                    findings: &["missing_thread"],
+                    cause: &["handler"],
+                    gray: false,
+                    before_harm: true,
+                },
+            },
             rule: "handler",
             taken: true,
             since: "4",
-            expected: Expected {
-                findings: &["missing_thread"],
-                cause: &["handler"],
-                gray: false,
-                before_harm: true,
-            },
         }),
         Box::new(Rule {
-            name: "handlers-asleep",
-            kind: 10,
-            what: "every request handler sleeps in the request that it has taken",
+            about: About {
+                name: "handlers-asleep",
+                kind: 10,
+                what: "every request handler sleeps in the request that it has taken",
+                expected: Expected {
+                    findings: &["stalled_pool", "api_unresponsive"],
+                    cause: &["request_handler|request handler", "kafkaapis.handle"],
+                    gray: true,
+                    before_harm: false,
+                },
+            },
             rule: "asleep",
             taken: false,
             since: "0.10",
-            expected: Expected {
-                findings: &["stalled_pool", "api_unresponsive"],
-                cause: &["request_handler|request handler", "kafkaapis.handle"],
-                gray: true,
-                before_harm: false,
-            },
         }),
         Box::new(Rule {
-            name: "network-threads-asleep",
-            kind: 11,
-            what: "every network thread sleeps",
+            about: About {
+                name: "network-threads-asleep",
+                kind: 11,
+                what: "every network thread sleeps",
+                expected: Expected {
+                    findings: &["stalled_pool", "api_unresponsive"],
+                    cause: &["network thread|network-thread|of network", "processor.poll"],
+                    gray: true,
+                    before_harm: false,
+                },
+            },
             rule: "network",
             taken: false,
             since: "0.10",
-            expected: Expected {
-                findings: &["stalled_pool", "api_unresponsive"],
-                cause: &["network thread|network-thread|of network", "processor.poll"],
-                gray: true,
-                before_harm: false,
-            },
         }),
         Box::new(Rule {
-            name: "full-collections",
-            kind: 12,
-            what: "every request causes a full garbage collection",
+            about: About {
+                name: "full-collections",
+                kind: 12,
+                what: "every request causes a full garbage collection",
+                expected: Expected {
+                    findings: &["jvm_paused"],
+                    cause: &["garbage|collection|safepoint"],
+                    gray: true,
+                    before_harm: false,
+                },
+            },
             rule: "collect",
             taken: false,
             since: "0.10",
-            expected: Expected {
-                findings: &["jvm_paused"],
-                cause: &["garbage|collection|safepoint"],
-                gray: true,
-                before_harm: false,
-            },
         }),
         Box::new(Convoy { more: None }),
     ]
@@ -102,32 +114,17 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
 
 /// A rule of `rules.btm`, which a restart ends.
 struct Rule {
-    name: &'static str,
-    kind: u8,
-    what: &'static str,
+    about: About,
     rule: &'static str,
     /// Whether it strikes once.
     taken: bool,
     /// The beginning of the first version in which it strikes: `0.10` or `4`.
     since: &'static str,
-    expected: Expected,
 }
 
 impl Scenario for Rule {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn kind(&self) -> u8 {
-        self.kind
-    }
-
-    fn what(&self) -> &'static str {
-        self.what
-    }
-
-    fn expected(&self) -> Expected {
-        self.expected
+    fn about(&self) -> About {
+        self.about
     }
 
     fn runs_on(&self, version: &str) -> bool {
@@ -156,27 +153,20 @@ struct Convoy {
 }
 
 impl Scenario for Convoy {
-    fn name(&self) -> &'static str {
-        "convoy"
-    }
-
-    fn kind(&self) -> u8 {
-        5
-    }
-
-    fn what(&self) -> &'static str {
-        "a request handler sleeps with the lock of a log, and twelve producers want it"
-    }
-
-    fn expected(&self) -> Expected {
-        Expected {
-            findings: &["stalled_pool", "lock_cycle"],
-            cause: &[
-                "request handler|request_handler|request-handler",
-                "held by|holds",
-            ],
-            gray: true,
-            before_harm: false,
+    fn about(&self) -> About {
+        About {
+            name: "convoy",
+            kind: 5,
+            what: "a request handler sleeps with the lock of a log, and twelve producers want it",
+            expected: Expected {
+                findings: &["stalled_pool", "lock_cycle"],
+                cause: &[
+                    "request handler|request_handler|request-handler",
+                    "held by|holds",
+                ],
+                gray: true,
+                before_harm: false,
+            },
         }
     }
 
