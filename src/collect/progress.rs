@@ -269,9 +269,6 @@ impl Passes {
         let of_dump = names.clone();
         let (pass, cost) = measured(|| self.collector.pass(&names.unwrap_or_default()));
         self.interval.spent(cost);
-        let brokers = self.brokers.load(Ordering::Relaxed);
-        let ceiling = ceiling(brokers, !self.suspects.is_empty());
-        self.interval.set_ceiling(ceiling);
         self.pauses = pass.pauses.or(self.pauses.take());
         self.pools = pass.pools.or(self.pools.take());
         let reported = pass.progress.iter().flat_map(|report| &report.suspects);
@@ -279,6 +276,9 @@ impl Passes {
         let ended = pass.ended.iter().map(|(thread, _)| *thread);
         self.ended.add(ended, of_dump.as_ref(), started);
         suspects.extend(self.ended.threads.keys());
+        let brokers = self.brokers.load(Ordering::Relaxed);
+        let ceiling = ceiling(brokers, !suspects.is_empty());
+        self.interval.set_ceiling(ceiling);
         let next = self.interval.next(started);
         if suspects == self.suspects
             && pass.ended.is_empty()
