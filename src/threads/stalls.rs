@@ -197,7 +197,8 @@ impl StallDetector {
             let holder = last.iter().find(|holder| can_continue(holder));
             let holder = holder.map(|holder| holder.name);
             let still = |index: usize| still_links.get(&index).copied().unwrap_or(Still::No);
-            let link = wait_for_brokers(stall, members, &links, graph, still);
+            let ends = ends_of(members, graph);
+            let link = wait_for_brokers(stall, &ends, &links, graph, still);
             stall.unblocked_by = link.or(holder).or(outside).map(str::to_owned);
             let stacks = || last.iter().take(HOLDERS).map(|at| top_frames(at)).collect();
             stall.known_issues = known_issues::matching_stall(stall, stacks);
@@ -241,18 +242,22 @@ impl StallDetector {
     }
 }
 
-/// Sets the brokers for which all `members` wait in the end. Returns a thread that would get such an answer.
+/// The last threads that the others wait for through locks.
+fn ends_of(members: &[usize], graph: &WaitGraph<'_, '_>) -> BTreeSet<usize> {
+    members.iter().map(|at| graph.last_holder(*at)).collect()
+}
+
+/// Sets the brokers for which all the threads at `ends` wait. Returns a thread that would get such an answer.
 fn wait_for_brokers<'a>(
     stall: &mut Stall,
-    members: &[usize],
+    ends: &BTreeSet<usize>,
     links: &Links<'a>,
     graph: &WaitGraph<'_, 'a>,
     still: impl Fn(usize) -> Still,
 ) -> Option<&'a str> {
-    let ends: BTreeSet<usize> = members.iter().map(|at| graph.last_holder(*at)).collect();
     let mut link = None;
     for end in ends {
-        let awaited = links.awaited(graph.threads(), end, &still);
+        let awaited = links.awaited(graph.threads(), *end, &still);
         let Some((thread, _)) = awaited.first() else {
             stall.awaits_brokers.clear();
             return None;
