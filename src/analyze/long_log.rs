@@ -77,9 +77,7 @@ impl Container {
         }
         true
     }
-}
 
-impl Container {
     /// Whether a line is kept because of a critical signature. `line` is that of the file, and `text` without what wraps it.
     fn keeps_signature(&mut self, line: &str, text: &str, says: Saying<'_>) -> bool {
         let Some(matcher) = known_signatures() else {

@@ -43,7 +43,7 @@ use crate::kafka::conn::{Dialer, OwnConnections};
 use crate::kafka::wire::Metadata;
 use crate::model::{
     Broker, BrokerSnapshot, ClusterCounts, ClusterSource, CollectorName, Failure, ListenerProbe,
-    Probe, ProbeReport, Reason,
+    Probe, ProbeError, ProbeReport, Reason,
 };
 use crate::sys::blocking_worker::BlockingWorker;
 use crate::sys::proc_net::{self, ProcNetError};
@@ -307,7 +307,7 @@ fn metadata_took(probes: &ProbeReport) -> Option<Duration> {
 /// Whether the broker accepted the connection and does not answer, which a thread dump may explain.
 fn is_silent(probes: &ProbeReport) -> bool {
     let mut errors = probes.own().filter_map(|probe| probe.error.as_ref());
-    errors.any(|error| error.accepted && error.reason == Reason::Timeout)
+    errors.any(ProbeError::owes_answer)
 }
 
 /// Asks one broker process; a restarted broker needs a new one.

@@ -279,7 +279,7 @@ pub fn report(
         likely_deadlocks: history.likely.observe(&graph, now),
         convoys: graph.convoys().into_iter().take(MAX_CONVOYS).collect(),
         stalls: history.stalls.observe(newest, &graph, dump.paused, now),
-        standing: standing(newest, &graph, now),
+        standing: standing(&graph, now),
         missing: history.inventory.observe(
             newest,
             behind,

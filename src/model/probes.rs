@@ -88,6 +88,11 @@ impl ProbeError {
         !self.accepted && matches!(self.reason, Reason::Timeout | Reason::Unreachable)
     }
 
+    /// Whether TCP accepted the connection, and no answer has come.
+    pub fn owes_answer(&self) -> bool {
+        self.accepted && self.reason == Reason::Timeout
+    }
+
     /// Whether clients get no answer either: TCP accepts, and the exporter's request is not the cause.
     pub fn is_silent(&self) -> bool {
         self.accepted && matches!(self.reason, Reason::Timeout | Reason::Closed)

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::stack::{is_of_jdk, place_hash};
+use super::stack::{TOP, place_hash, top_of_jdk};
 use super::wait_graph::WaitGraph;
 use crate::model::text::{cut, first_of};
 use crate::model::{LikelyDeadlock, Moment};
@@ -27,8 +27,6 @@ const KEPT_BLOCKED: usize = 16;
 /// Frames kept of either side.
 const FRAMES: usize = 16;
 const MAX_TEXT: usize = 512;
-/// The JDK's frames above the method that waits.
-const TOP: usize = 16;
 
 /// What a thread waits for that is no lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,12 +66,7 @@ impl<'a> Wait<'a> {
         if thread.state() != Some(State::Waiting) {
             return None;
         }
-        let mut frames = thread.frames().map(|frame| frame.class_method);
-        let mut top = frames
-            .by_ref()
-            .take(TOP)
-            .take_while(|method| is_of_jdk(method));
-        let (method, event) = top.find_map(|method| {
+        let (method, event) = top_of_jdk(thread).find_map(|method| {
             let known = WAITS.iter().find(|(name, _)| *name == method);
             known.map(|(_, event)| (method, *event))
         })?;

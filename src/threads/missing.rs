@@ -349,7 +349,7 @@ fn numbered(name: &str) -> Option<(&str, u64)> {
 }
 
 /// 218 of `ReplicaFetcherThread-0-218`.
-fn leader(name: &str) -> Option<i32> {
+pub(super) fn leader(name: &str) -> Option<i32> {
     name.strip_prefix("ReplicaFetcherThread-")?
         .split_once('-')?
         .1

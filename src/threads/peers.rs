@@ -4,11 +4,9 @@
 //! for an answer of the old leader, 30 s at most. A leader that stands still so makes threads of healthy brokers wait.
 
 use super::likely::waits_for_end;
-use super::stack::is_of_jdk;
+use super::missing::leader;
+use super::stack::top_of_jdk;
 use crate::parse::thread_dump::{State, Thread};
-
-/// The topmost frames that are searched for a network call.
-const TOP: usize = 16;
 
 /// The most threads that speak with other brokers.
 const MOST: usize = 1024;
@@ -25,9 +23,8 @@ enum Link {
 impl Link {
     /// What a thread speaks with, and the id of the broker.
     fn of(thread: &str) -> Option<(Link, i32)> {
-        if let Some(rest) = thread.strip_prefix("ReplicaFetcherThread-") {
-            let (_, broker) = rest.split_once('-')?;
-            return Some((Link::Fetcher, broker.parse().ok()?));
+        if let Some(leader) = leader(thread) {
+            return Some((Link::Fetcher, leader));
         }
         let rest = thread.strip_prefix("Controller-")?;
         let (_, rest) = rest.split_once("-to-broker-")?;
@@ -137,17 +134,13 @@ fn waits_for_network(thread: &Thread<'_>) -> bool {
     if thread.state() != Some(State::Runnable) {
         return false;
     }
-    let mut in_jdk = thread
-        .frames()
-        .take(TOP)
-        .take_while(|frame| is_of_jdk(frame.class_method));
     let calls = [
         "sun.nio.ch.SelectorImpl.",
         "SocketInputStream.",
         "SocketChannelImpl.",
         "SocketDispatcher.",
     ];
-    in_jdk.any(|frame| calls.iter().any(|call| frame.class_method.contains(call)))
+    top_of_jdk(thread).any(|method| calls.iter().any(|call| method.contains(call)))
 }
 
 #[cfg(test)]

@@ -257,14 +257,11 @@ impl Track {
         {
             self.points.pop_front();
         }
-        let slow = must_move(self.pool)
-            && self
-                .over(now, CANDIDATE)
-                .is_some_and(|gain| gain.may_be_slow());
-        let silent = uses_disks(self.pool)
-            && self
-                .over(now, CANDIDATE)
-                .is_some_and(|gain| gain.switches == 0);
+        let gain = uses_disks(self.pool)
+            .then(|| self.over(now, CANDIDATE))
+            .flatten();
+        let slow = must_move(self.pool) && gain.as_ref().is_some_and(Gain::may_be_slow);
+        let silent = gain.is_some_and(|gain| gain.switches == 0);
         self.only_silent = !(slow || self.has_rhythm());
         self.candidate = silent || !self.only_silent;
     }

@@ -36,6 +36,15 @@ pub(super) fn is_of_jdk(frame: &str) -> bool {
     packages.iter().any(|package| frame.starts_with(package))
 }
 
+/// The topmost frames of a thread that are searched for what it waits in.
+pub(super) const TOP: usize = 16;
+
+/// Of the topmost methods those that are the JDK's, down to the first one that is not.
+pub(super) fn top_of_jdk<'a>(thread: &Thread<'a>) -> impl Iterator<Item = &'a str> {
+    let top = thread.frames().take(TOP).map(|frame| frame.class_method);
+    top.take_while(|method| is_of_jdk(method))
+}
+
 /// Equal for the same thread with equal frames.
 pub(super) fn place_hash(thread: &Thread<'_>) -> u64 {
     let mut hasher = StackHasher(stack_hash(thread));

@@ -70,7 +70,7 @@ const MAX_TEXT: usize = 512;
 pub struct StallDetector {
     tracks: HashMap<Key, Track>,
     /// The threads that speak with one other broker.
-    links: HashMap<(String, Option<u64>), Track>,
+    links: HashMap<(String, Option<u64>), LinkTrack>,
     first_dump: Option<Moment>,
     last: Option<Clock>,
 }
@@ -99,6 +99,13 @@ struct Track {
     cpu_ms: Option<f64>,
     /// The CPU time of the owner of the monitor at which it is blocked.
     owner_cpu_ms: Option<f64>,
+}
+
+/// Where a thread was that speaks with one other broker.
+#[derive(Debug, Clone, Copy)]
+struct LinkTrack {
+    stack: u64,
+    cpu_ms: Option<f64>,
 }
 
 impl StallDetector {
@@ -174,9 +181,9 @@ impl StallDetector {
         self.tracks = tracks;
         self.last = Some(clock);
         let links = Links::of(&dump.threads, is_idle_wait);
-        let still_links = self.still_links(dump, &links, between, now);
+        let still_links = self.still_links(dump, &links, between);
         let first = *self.first_dump.get_or_insert(now);
-        let mut stalls = group(&stalled);
+        let mut stalls = group(&stalled, &sizes);
         let at_a_disk = || {
             unmoved
                 .iter()
@@ -190,13 +197,9 @@ impl StallDetector {
             let holder = last.iter().find(|holder| can_continue(holder));
             let holder = holder.map(|holder| holder.name);
             let still = |index: usize| still_links.get(&index).copied().unwrap_or(Still::No);
-            let link = wait_for_brokers(stall, members, &links, graph, still);
+            let ends = ends_of(members, graph);
+            let link = wait_for_brokers(stall, &ends, &links, graph, still);
             stall.unblocked_by = link.or(holder).or(outside).map(str::to_owned);
-            stall.of = Pool::ALL
-                .iter()
-                .find(|pool| pool.name() == stall.pool)
-                .and_then(|pool| sizes.get(pool))
-                .map_or(0, |size| *size);
             let stacks = || last.iter().take(HOLDERS).map(|at| top_frames(at)).collect();
             stall.known_issues = known_issues::matching_stall(stall, stacks);
         }
@@ -211,7 +214,6 @@ impl StallDetector {
         dump: &ThreadDump<'_>,
         links: &Links<'_>,
         between: Duration,
-        now: Moment,
     ) -> BTreeMap<usize, Still> {
         let mut still = BTreeMap::new();
         let mut tracks = HashMap::new();
@@ -221,13 +223,9 @@ impl StallDetector {
             };
             let header = thread.header();
             let key = (thread.name.to_owned(), header.number);
-            let here = Track {
+            let here = LinkTrack {
                 stack: stack_hash(thread),
-                since: now,
-                time: Duration::ZERO,
-                dumps: 1,
                 cpu_ms: header.cpu_ms,
-                owner_cpu_ms: None,
             };
             let is_still = self.links.get(&key).is_some_and(|before| {
                 before.stack == here.stack
@@ -244,18 +242,22 @@ impl StallDetector {
     }
 }
 
-/// Sets the brokers for which all `members` wait in the end. Returns a thread that would get such an answer.
+/// The last threads that the others wait for through locks.
+fn ends_of(members: &[usize], graph: &WaitGraph<'_, '_>) -> BTreeSet<usize> {
+    members.iter().map(|at| graph.last_holder(*at)).collect()
+}
+
+/// Sets the brokers for which all the threads at `ends` wait. Returns a thread that would get such an answer.
 fn wait_for_brokers<'a>(
     stall: &mut Stall,
-    members: &[usize],
+    ends: &BTreeSet<usize>,
     links: &Links<'a>,
     graph: &WaitGraph<'_, 'a>,
     still: impl Fn(usize) -> Still,
 ) -> Option<&'a str> {
-    let ends: BTreeSet<usize> = members.iter().map(|at| graph.last_holder(*at)).collect();
     let mut link = None;
     for end in ends {
-        let awaited = links.awaited(graph.threads(), end, &still);
+        let awaited = links.awaited(graph.threads(), *end, &still);
         let Some((thread, _)) = awaited.first() else {
             stall.awaits_brokers.clear();
             return None;
@@ -462,8 +464,12 @@ fn is_get_task(frame: &Frame<'_>) -> bool {
     frame.class_method == "java.util.concurrent.ThreadPoolExecutor.getTask"
 }
 
-/// Groups the stalled threads, each with its index: those of one pool at one place are one stall.
-fn group(stalled: &[(Pool, usize, Thread<'_>, Moment)]) -> Vec<(Stall, Vec<usize>)> {
+/// Groups the stalled threads, each with its index: those of one pool at one place are one stall. `sizes` has the number of
+/// threads of each pool.
+fn group(
+    stalled: &[(Pool, usize, Thread<'_>, Moment)],
+    sizes: &BTreeMap<Pool, usize>,
+) -> Vec<(Stall, Vec<usize>)> {
     type Place<'a> = (Pool, Option<&'a str>, Option<String>);
     let mut stalls: BTreeMap<Place<'_>, (Stall, Vec<usize>)> = BTreeMap::new();
     for (pool, index, thread, since) in stalled {
@@ -476,7 +482,7 @@ fn group(stalled: &[(Pool, usize, Thread<'_>, Moment)]) -> Vec<(Stall, Vec<usize
                 threads: Vec::new(),
                 since: *since,
                 lock_class,
-                of: 0,
+                of: sizes.get(pool).copied().unwrap_or_default(),
                 holders: BTreeSet::new(),
                 unblocked_by: None,
                 awaits_brokers: BTreeSet::new(),

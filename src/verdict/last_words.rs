@@ -1,13 +1,12 @@
 //! Why the process of a broker ended, and what to mend before it is started again.
 
+use super::rules::is_near;
 use crate::model::text::{cut, first_of};
 use crate::model::{LastReadings, LogDirSpace, LogLine};
 use crate::threads::log_signatures::log_signatures;
 
 /// A file system with less room than this share of it is full for a broker.
 const FULL: u64 = 100;
-/// Of its limit of file handles, in percent.
-const EXHAUSTED: u64 = 95;
 /// What is shown of a line of the log.
 const LINE: usize = 240;
 /// Signatures that say why a process ends, before those that only go with it.
@@ -26,8 +25,7 @@ pub(super) fn last_words(last: &LastReadings) -> (String, String) {
         );
     }
     let handles = last.open_fds.zip(last.fd_limit);
-    let handles =
-        handles.filter(|(open, limit)| open.saturating_mul(100) >= limit.saturating_mul(EXHAUSTED));
+    let handles = handles.filter(|(open, limit)| is_near(*open, *limit));
     if let Some((open, limit)) = handles {
         facts += &format!(" It had {open} of {limit} file handles open.");
     }

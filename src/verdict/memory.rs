@@ -205,8 +205,7 @@ impl Memory {
             if probes.api.as_ref().is_some_and(Probe::success) {
                 self.last_probe_success = Some(*at);
             }
-            let waits =
-                error.is_some_and(|error| error.is_silent() && error.reason == Reason::Timeout);
+            let waits = error.is_some_and(ProbeError::owes_answer);
             let refused = error.is_some_and(|error| error.reason == Reason::Refused);
             let serves = probes.listeners.iter().any(|one| one.probe.success());
             let answered = first.is_some() && !waits && (!refused || serves);
@@ -272,10 +271,9 @@ impl Memory {
             .is_some_and(|state| state.active.is_some())
     }
 
-    /// The first critical finding, from cause to symptom.
-    fn critical(&self) -> Option<FindingId> {
+    fn has_critical(&self) -> bool {
         let mut all = FindingId::ALL.iter().copied();
-        all.find(|id| id.kind().severity == Severity::Critical && self.is_active(*id))
+        all.any(|id| id.kind().severity == Severity::Critical && self.is_active(id))
     }
 
     pub fn is_starting(&self, broker: &BrokerSnapshot, now: Moment) -> bool {
@@ -374,7 +372,7 @@ impl Memory {
         let answers = probes.and_then(|probes| probes.api.as_ref());
         let decided = dump_counts || answers.is_some_and(Probe::success);
         // Threads that work do not acquit it of what else is known.
-        let contradicted = self.critical().is_some() || contradiction(broker, now).is_some();
+        let contradicted = self.has_critical() || contradiction(broker, now).is_some();
         if decided && !contradicted {
             BrokerState::Healthy
         } else {

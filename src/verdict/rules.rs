@@ -275,7 +275,7 @@ fn is_disk_full(space: &LogDirSpace) -> bool {
     space.free_bytes < DISK_LEFT.min(space.total_bytes / 10)
 }
 
-fn is_near(used: u64, limit: u64) -> bool {
+pub(super) fn is_near(used: u64, limit: u64) -> bool {
     used as f64 >= limit as f64 * USED_UP
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::fs::readlinkat;
 use rustix::io::Errno;
 
-use super::{Tasks, open_file};
+use super::{Tasks, open_file, read_open_file};
 
 /// What a thread of the process waits for in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +59,10 @@ impl Tasks {
     /// Returns the call that the thread is in; None where it runs, has ended, or may not be asked: that needs the right to
     /// trace it.
     pub fn kernel_call(&self, id: u32) -> Option<KernelCall> {
-        let mut buffer = [0; 256];
-        let mut read = |name| {
-            let length = open_file(&self.folder, id, name)
-                .and_then(|file| rustix::io::read(&file, &mut buffer))
-                .ok()?;
-            buffer.get(..length).map(<[u8]>::to_vec)
+        let read = |name| {
+            open_file(&self.folder, id, name)
+                .and_then(|file| read_open_file(&file, 256))
+                .ok()
         };
         // A paused container's threads (the freezer of cgroup v1) stand at the end of any call.
         let is_frozen = read("wchan").is_some_and(|at| at.ends_with(b"_refrigerator"));

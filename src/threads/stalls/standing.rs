@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{is_idle_wait, is_outside, may_stall, shared_frame, wait_for_brokers, wanted_class};
+use super::{
+    ends_of, is_idle_wait, is_outside, may_stall, shared_frame, wait_for_brokers, wanted_class,
+};
 use crate::model::text::beginning;
 use crate::model::{Moment, Stall};
-use crate::parse::thread_dump::{Frame, State, Thread, ThreadDump};
+use crate::parse::thread_dump::{Frame, State, Thread};
 use crate::threads::peers::{Links, Still};
 use crate::threads::pools::Pool;
 use crate::threads::progress::must_move;
@@ -20,9 +22,9 @@ const MOST_POOLS: usize = 16;
 /// The pools that serve requests and all of whose threads wait at one place that is not idle, or through locks for one
 /// thread. Where that place or that thread runs, or waits for a disk or ZooKeeper, `unblocked_by` has one: it may be at
 /// work.
-pub fn standing<'a>(dump: &ThreadDump<'a>, graph: &WaitGraph<'_, 'a>, now: Moment) -> Vec<Stall> {
+pub fn standing(graph: &WaitGraph<'_, '_>, now: Moment) -> Vec<Stall> {
     let mut pools: BTreeMap<(Pool, &str), Vec<usize>> = BTreeMap::new();
-    for (index, thread) in dump.threads.iter().enumerate() {
+    for (index, thread) in graph.threads().iter().enumerate() {
         if let Some(pool) = Pool::of(thread.name).filter(|pool| must_move(*pool)) {
             pools
                 .entry((pool, stem(thread.name)))
@@ -30,10 +32,10 @@ pub fn standing<'a>(dump: &ThreadDump<'a>, graph: &WaitGraph<'_, 'a>, now: Momen
                 .push(index);
         }
     }
-    let links = Links::of(&dump.threads, is_idle_wait);
+    let links = Links::of(graph.threads(), is_idle_wait);
     let found = pools
         .into_iter()
-        .filter_map(|((pool, _), members)| stands(pool, &members, dump, graph, &links, now));
+        .filter_map(|((pool, _), members)| stands(pool, &members, graph, &links, now));
     found.take(MOST_POOLS).collect()
 }
 
@@ -45,7 +47,6 @@ fn stem(thread: &str) -> &str {
 fn stands<'a>(
     pool: Pool,
     members: &[usize],
-    dump: &ThreadDump<'a>,
     graph: &WaitGraph<'_, 'a>,
     links: &Links<'a>,
     now: Moment,
@@ -53,26 +54,27 @@ fn stands<'a>(
     if members.len() > MOST {
         return None;
     }
+    let dumped = graph.threads();
     let is_idle = |thread: &Thread<'_>| !may_stall(pool, thread.state(), thread);
     let (idle, members): (Vec<usize>, Vec<usize>) = members.iter().copied().partition(|index| {
-        let thread = dump.threads.get(*index);
+        let thread = dumped.get(*index);
         thread.is_none_or(is_idle)
     });
     let members = &members[..];
     // A node that is broker and controller has two pools with these names, of which one stands.
     let names = |of: &[usize]| -> BTreeSet<&str> {
-        let threads = of.iter().filter_map(|index| dump.threads.get(*index));
+        let threads = of.iter().filter_map(|index| dumped.get(*index));
         threads.map(|thread| thread.name).collect()
     };
     if !names(&idle).is_subset(&names(members)) {
         return None;
     }
-    let threads = || members.iter().filter_map(|index| dump.threads.get(*index));
-    let ends: BTreeSet<usize> = members.iter().map(|at| graph.last_holder(*at)).collect();
+    let threads = || members.iter().filter_map(|index| dumped.get(*index));
+    let ends = ends_of(members, graph);
     let behind_one = ends.len() == 1;
     // Not the holder, where that is one of them.
     let waiter = members.iter().find(|index| !ends.contains(index));
-    let first = dump.threads.get(*waiter.or(members.first())?)?;
+    let first = dumped.get(*waiter.or(members.first())?)?;
     let same_place = || {
         let here = place(first);
         threads().all(|thread| place(thread) == here)
@@ -89,7 +91,7 @@ fn stands<'a>(
                 shared_frame(&frames) == Some(frame)
             })
     });
-    let mut last = ends.iter().filter_map(|end| dump.threads.get(*end));
+    let mut last = ends.iter().filter_map(|end| dumped.get(*end));
     let works =
         |thread: &&Thread<'_>| thread.state() == Some(State::Runnable) || is_outside(thread);
     let mut stall = Stall {
@@ -107,7 +109,7 @@ fn stands<'a>(
         known_issues: Vec::new(),
     };
     // In one dump nothing shows which of the links stands still, so all that may be it count.
-    wait_for_brokers(&mut stall, members, links, graph, |_| Still::Yes);
+    wait_for_brokers(&mut stall, &ends, links, graph, |_| Still::Yes);
     Some(stall)
 }
 

@@ -48,9 +48,6 @@ pub(super) fn path_cut(case: &Case<'_>) -> RuleResult {
     }))
 }
 
-/// So many peers, and more than half of them all, are out of reach: not they are, but this broker.
-const PEERS_CUT: usize = 2;
-
 /// The exporter asks from the broker's host. A start of the exporter without ZooKeeper says nothing of the broker.
 pub(super) fn zookeeper_unreachable(case: &Case<'_>) -> RuleResult {
     match &case.memory.standing.zookeeper_failure {
@@ -58,6 +55,9 @@ pub(super) fn zookeeper_unreachable(case: &Case<'_>) -> RuleResult {
         None => Unknown,
     }
 }
+
+/// So many peers, and more than half of them all, are out of reach: not they are, but this broker.
+const PEERS_CUT: usize = 2;
 
 pub(super) fn cut_off(case: &Case<'_>) -> RuleResult {
     let Some(probes) = case.broker.probes.fresh(case.now) else {

@@ -97,22 +97,25 @@ pub(super) fn followers_lost(case: &Case<'_>) -> RuleResult {
         return Unknown;
     };
     let lost = &counts.lost_followers;
+    if counts.isr_leader_alone == 0 || lost.len() < SEVERAL {
+        return Absent;
+    }
     let others = case.memory.unavailable.list();
     // One that was down catches up with one leader after the other.
-    let catches_up = |id: &i32| {
-        let mut known = others.iter().filter(|other| other.id == *id);
+    let catches_up = |id: i32| {
+        let mut known = others.iter().filter(|other| other.id == id);
         known.any(|other| case.memory.follower_catches_up(other.until, case.now))
     };
     let probes = case.broker.probes.fresh(case.now);
-    let cut = probes.iter().flat_map(|probes| &probes.peers);
-    let is_healthy = |(id, of): (&i32, &LostFollower)| {
-        let is_cut = cut
-            .clone()
-            .any(|peer| peer.peer.id == *id && peer.cut.is_some());
-        of.elsewhere == Elsewhere::InSync && !catches_up(id) && !is_cut
+    let peers = probes.map_or(&[][..], |probes| &probes.peers);
+    let is_cut = |id: i32| {
+        let mut cut = peers.iter().filter(|peer| peer.cut.is_some());
+        cut.any(|peer| peer.peer.id == id)
     };
-    let is_alone = counts.isr_leader_alone > 0 && lost.len() >= SEVERAL;
-    if !is_alone || !lost.iter().all(is_healthy) {
+    let is_healthy = |(id, of): (&i32, &LostFollower)| {
+        of.elsewhere == Elsewhere::InSync && !catches_up(*id) && !is_cut(*id)
+    };
+    if !lost.iter().all(is_healthy) {
         return Absent;
     }
     Present(vec![

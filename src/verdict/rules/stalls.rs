@@ -6,9 +6,7 @@ use super::super::finding::FindingId;
 use super::super::finding_state::RuleResult::{self, Unknown};
 use super::super::stalls::decides;
 use super::case::{Case, present_if};
-use crate::model::{
-    DiskWait, Moment, Probe, Reading, Reason, Stall, Suspect, ThreadReport, duration_text,
-};
+use crate::model::{DiskWait, Moment, Probe, Stall, Suspect, ThreadReport, duration_text};
 use crate::threads::pools::Pool;
 use crate::threads::stalls::stall_text;
 
@@ -123,21 +121,18 @@ fn standing<'a>(case: &'a Case<'_>, report: &'a ThreadReport) -> impl Iterator<I
 /// that decides whether it answers.
 fn owed_since(case: &Case<'_>, only_own: bool) -> Option<Moment> {
     fn owed(probe: &Probe, at: Moment) -> Option<Moment> {
-        let is_owed = |reason| reason == Reason::Timeout;
         let error = probe.error.as_ref()?;
-        (error.accepted && is_owed(error.reason)).then(|| at.minus(probe.duration))
+        error.owes_answer().then(|| at.minus(probe.duration))
     }
     let (broker, now) = (case.broker, case.now);
     broker.probes.fresh(now)?;
-    let Reading::Known { value, at, .. } = &broker.probes else {
-        return None;
-    };
-    let others = value.listeners.iter().filter(|_| !only_own);
+    let (probes, at) = broker.probes.last()?;
+    let others = probes.listeners.iter().filter(|_| !only_own);
     let others = others.map(|one| &one.probe);
-    value
+    probes
         .own()
         .chain(others)
-        .filter_map(|probe| owed(probe, *at))
+        .filter_map(|probe| owed(probe, at))
         .min()
 }
 

@@ -165,7 +165,7 @@ fn standing_in(threads: &[String]) -> Vec<Stall> {
     let text = dump_of(threads);
     let dumps = parse(&text).unwrap();
     let dump = dumps.last().unwrap();
-    standing(dump, &WaitGraph::of(dump), Moment(1000))
+    standing(&WaitGraph::of(dump), Moment(1000))
 }
 
 const SLEEPS: [&str; 3] = ["java.lang.Thread.sleep(Native Method)", HANDLE, LOOP];
