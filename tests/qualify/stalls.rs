@@ -9,6 +9,7 @@ use crate::support::stalls::{CONFIG, POOLS, all_well, evaluated, harm, nothing_f
 use crate::support::{Exporter, wait_for};
 use lab::client::{Connection, Member};
 use lab::deadlock::offsets_partition;
+use lab::hosts::run;
 use lab::versions::{self, Mode};
 use lab::{Cell, Cluster, ClusterOptions, Load, Process};
 
@@ -173,17 +174,9 @@ impl SlowDisk {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<(), String> {
-        let mut command = Command::new(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/slow-disk.sh"
-        ));
-        command.args(arguments);
-        let output = self
-            .cell
-            .run_tool(command, Duration::from_secs(60))
-            .map_err(|error| error.to_string())?;
-        let failed = || String::from_utf8_lossy(&output.stderr).into_owned();
-        output.status.success().then_some(()).ok_or_else(failed)
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow-disk.sh");
+        let output = run(&self.cell, &[&[script], arguments].concat());
+        output.map(drop).map_err(|error| format!("{error:#}"))
     }
 }
 
