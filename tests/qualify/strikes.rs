@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::hosts::run;
-use lab::{Cell, Cluster, ClusterOptions, Load, jars};
+use lab::{Cell, Cluster, ClusterOptions, Load};
 
 use crate::support::stalls::{POOLS, evaluated, harm};
-use crate::support::{Exporter, Metrics, wait_for};
+use crate::support::{Exporter, Metrics, byteman_on_demand, wait_for};
 
 /// What is to be seen, and when it is.
 type Wanted<'a> = (&'a str, &'a dyn Fn(&Metrics) -> bool);
@@ -81,22 +81,11 @@ fn a_stopped_peer_makes_no_healthy_broker_gray() {
 
 /// Starts three brokers whose threads stand once there is a file in the folder that is returned.
 fn with_rules(version: &str) -> (Cluster, std::path::PathBuf) {
-    let rules = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/standing-threads.btm"
-    );
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("standing-{version}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).unwrap();
+    let (jvm_options, folder) =
+        byteman_on_demand("standing-threads.btm", &format!("standing-{version}"));
     let cluster = Cluster::start(ClusterOptions {
         brokers: vec![1],
-        jvm_options: vec![
-            format!(
-                "-javaagent:{}=script:{rules}",
-                jars::byteman().unwrap().display()
-            ),
-            format!("-Dlab.harm={}", folder.display()),
-        ],
+        jvm_options,
         ..ClusterOptions::new(version)
     })
     .unwrap();
