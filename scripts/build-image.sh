@@ -21,5 +21,4 @@ for arch in "$@"; do
         --file packaging/Containerfile .
 done
 quietly "${buildah[@]}" manifest push --all kafka-vitals "oci:$work/image:kafka-vitals:$VERSION"
-tar --create --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-    --mode=go=rX,u+rw --directory="$work/image" --file="$file" .
+plain_tar "$work/image" . >"$file"

@@ -4,8 +4,9 @@ set -eu
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-# shellcheck disable=SC2046 # names without blanks
-shellcheck --external-sources $(git ls-files '*.sh') .ci/run
+scripts=$(find . \( -name target -o -name dist -o -name .git \) -prune -o -name '*.sh' -print)
+# shellcheck disable=SC2086 # names without blanks
+shellcheck --external-sources $scripts .ci/run
 
 unit=kafka-vitals.service
 # Ten times the exposure, of 100: what is left are the rights to see the brokers and to use the network.

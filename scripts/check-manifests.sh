@@ -34,10 +34,12 @@ spec:
 YAML
 actionlint
 
+# conforms FILE WHAT: checks the objects in FILE, which are those of WHAT.
+conforms() {
+    kubeconform -strict -summary -schema-location "$cache/schemas/{{ .ResourceKind }}{{ .KindSuffix }}.json" "$1" || die "$2"
+}
 for folder in kubernetes/{base,monitoring,namespace,strimzi} "$work/own" "$work/stateful"; do
     kustomize build "$folder" >"$work/objects.yaml"
-    kubeconform -strict -summary -schema-location "$cache/schemas/{{ .ResourceKind }}{{ .KindSuffix }}.json" "$work/objects.yaml" ||
-        die "$folder"
+    conforms "$work/objects.yaml" "$folder"
 done
-kubeconform -strict -summary -schema-location "$cache/schemas/{{ .ResourceKind }}{{ .KindSuffix }}.json" \
-    kubernetes/strimzi/networkpolicy.yaml
+conforms kubernetes/strimzi/networkpolicy.yaml kubernetes/strimzi/networkpolicy.yaml

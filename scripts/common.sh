@@ -57,3 +57,15 @@ triple_of() {
     *) die "unknown architecture '$1': amd64 or arm64" ;;
     esac
 }
+
+# Prints the mirror of this machine's own Debian packages.
+debian_mirror() {
+    # shellcheck disable=SC2016 # apt's own variables
+    apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | sed -n '/security/d; s/^Debian //p' | head -n 1
+}
+
+# plain_tar FOLDER NAME: prints an archive of NAME in FOLDER, with nothing of this machine and moment in it.
+plain_tar() {
+    tar --create --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+        --mode=go=rX,u+rw --directory="$1" "$2"
+}

@@ -27,11 +27,8 @@ quietly cargo build --quiet --workspace --locked --example manual
 quietly "${CARGO_TARGET_DIR:-target}/debug/examples/manual" "$work/manual"
 gzip -9n "$work"/manual/man/*
 
-# archive FILE FOLDER: FOLDER of the work folder as a .tar.gz, with nothing of this machine in it.
-archive() {
-    tar --create --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-        --mode=go=rX,u+rw --directory="$work" "$2" | gzip -9n >"dist/$1"
-}
+# archive FOLDER: FOLDER of the work folder as a .tar.gz.
+archive() { plain_tar "$work" "$1" | gzip -9n >"dist/$1.tar.gz"; }
 
 for arch in "${architectures[@]}"; do
     say "packages for $arch"
@@ -42,10 +39,10 @@ for arch in "${architectures[@]}"; do
     mkdir "$work/$folder"
     cp -r "dist/$arch/kafka-vitals" packaging/kafka-vitals.service README.md CHANGELOG.md LICENSE alerts dashboards docs \
         kubernetes "$work/manual" "$work/$folder"
-    archive "$folder.tar.gz" "$folder"
+    archive "$folder"
     mkdir "$work/$folder-symbols"
     cp "dist/$arch/kafka-vitals.debug" "$work/$folder-symbols"
-    archive "$folder-symbols.tar.gz" "$folder-symbols"
+    archive "$folder-symbols"
 done
 
 say "image"

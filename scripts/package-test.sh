@@ -32,8 +32,7 @@ base=$cache/debian-12
 if [[ ! -e $base/complete ]]; then
     say "getting a Debian 12 into $base"
     rm -rf "$base"
-    # shellcheck disable=SC2016 # apt's own variables
-    mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | sed -n '/security/d; s/^Debian //p' | head -n 1)
+    mirror=$(debian_mirror)
     quietly debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2 bookworm "$base" "$mirror"
     touch "$base/complete"
 fi

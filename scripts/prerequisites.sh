@@ -270,9 +270,7 @@ get_oldest_java() (
     mkdir -p lists/partial cache/archives/partial state debs patchelf
     : >state/status
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    # Uses the mirror of this machine's own packages.
-    # shellcheck disable=SC2016 # apt's own variables
-    mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | sed -n '/security/d; s/^Debian //p' | head -n 1)
+    mirror=$(debian_mirror)
     [ -n "$mirror" ] || exit 1
     echo "deb [signed-by=$keyring] $mirror unstable main" >sources.list
     # shellcheck disable=SC2317 # called by quietly

@@ -8,9 +8,9 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lab::versions::Mode;
-use lab::{Certificate, Cluster, ClusterOptions, Listener, Security, jars};
+use lab::{Certificate, Cluster, ClusterOptions, Listener, Security};
 use support::versions::{FAST_INTERVALS, fast_exporter};
-use support::{Exporter, Metrics, wait_for, wait_until_none};
+use support::{Exporter, Metrics, byteman, wait_for, wait_until_none};
 
 const TIME: Duration = Duration::from_secs(60);
 
@@ -57,14 +57,6 @@ fn complaints(cluster: &Cluster) -> Vec<String> {
 
 #[test]
 fn each_listener_is_asked_for_as_much_as_it_answers_to_everybody() {
-    let rules = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/hanging-listener.btm"
-    );
-    let agent = format!(
-        "-javaagent:{}=script:{rules}",
-        jars::byteman().unwrap().display()
-    );
     let cluster = start(
         Mode::KraftCombined,
         vec![
@@ -75,7 +67,7 @@ fn each_listener_is_asked_for_as_much_as_it_answers_to_everybody() {
             Listener::new(Security::SaslPlaintext),
             Listener::new(Security::SaslSsl),
         ],
-        vec![agent],
+        vec![byteman("hanging-listener.btm")],
     );
     let exporter = fast_exporter(cluster.cell());
     let names = ["INTERNAL", "CLIENTS", "SASL_PLAINTEXT", "SASL_SSL"];

@@ -6,19 +6,14 @@ mod support;
 use std::time::{Duration, Instant};
 
 use lab::client::Connection;
-use lab::{Cluster, ClusterOptions, deadlock, jars};
+use lab::{Cluster, ClusterOptions, deadlock};
 use support::stalls::harm;
 use support::verdict::{followed, load};
-use support::{Exporter, wait_for};
+use support::{Exporter, byteman, wait_for};
 
 /// Only two threads are in this deadlock, which sleep for minutes in a healthy broker. The API still answers.
 #[test]
 fn the_quiet_deadlock_is_reported_within_a_dump_round_and_named() {
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka-5970.btm");
-    let agent = format!(
-        "-javaagent:{}=script:{rules}",
-        jars::byteman().unwrap().display()
-    );
     // The followers may pause until the ISR shrinks, and the commit waits for them meanwhile.
     let properties = [
         ("offsets.commit.timeout.ms", "60000"),
@@ -26,7 +21,7 @@ fn the_quiet_deadlock_is_reported_within_a_dump_round_and_named() {
         ("zookeeper.session.timeout.ms", "60000"),
     ];
     let cluster = Cluster::start(ClusterOptions {
-        jvm_options: vec![agent],
+        jvm_options: vec![byteman("kafka-5970.btm")],
         properties: properties
             .map(|(name, value)| (name.into(), value.into()))
             .into(),

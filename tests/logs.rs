@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, ClusterOptions, jars};
-use support::{Exporter, Metrics, wait_for};
+use lab::{Cluster, ClusterOptions};
+use support::{Exporter, Metrics, byteman_on_demand, wait_for};
 
 /// From the death of a thread until it is named, at the default intervals.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -25,19 +25,9 @@ fn critical(metrics: &Metrics) -> Vec<(String, f64)> {
 
 /// Starts three brokers in which an error ends a thread as soon as a file is in the folder that is returned.
 fn mortal(version: &str) -> (Cluster, PathBuf) {
-    let rules = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/thread-death.btm"
-    );
-    let agent = jars::byteman().unwrap();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("harm-{version}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).unwrap();
+    let (jvm_options, folder) = byteman_on_demand("thread-death.btm", &format!("harm-{version}"));
     let cluster = Cluster::start(ClusterOptions {
-        jvm_options: vec![
-            format!("-javaagent:{}=script:{rules}", agent.display()),
-            format!("-Dlab.harm={}", folder.display()),
-        ],
+        jvm_options,
         ..ClusterOptions::new(version)
     })
     .unwrap();

@@ -4,11 +4,8 @@
 
 mod support;
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,57 +13,13 @@ use std::time::{Duration, Instant};
 use kafka_vitals::kafka::client::{Client, Timing};
 use kafka_vitals::kafka::conn::OwnConnections;
 use kafka_vitals::model::Reason;
-use lab::{Cell, Process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use support::{skip, wait_for};
+use lab::Cell;
+use lab::hosts::{Host, ip};
+use support::skip;
 
-const OWN: &str = "10.9.0.1";
-const PEER: &str = "10.9.0.2";
+/// Where the asking end of the link is.
+const OWN: &str = "10.9.1.1";
 const PORT: u16 = 9092;
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Runs a program in the cell, which must succeed.
-fn run(cell: &Cell, command: &str) {
-    let mut words = command.split(' ');
-    let mut program = Command::new(words.next().unwrap());
-    program.args(words);
-    let output = cell.run_tool(program, PATIENCE).unwrap();
-    assert!(output.status.success(), "{command}: {output:?}");
-}
-
-/// A second network, joined to that of the cell. It lasts as long as the process.
-fn other_host(cell: &Cell) -> Process {
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--net",
-            "sh",
-            "-c",
-            "ip link set lo up; echo ready; read end",
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let host = cell.spawn(command).unwrap();
-    let net = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-    let own = cell
-        .in_network(|| std::fs::read_link("/proc/thread-self/ns/net"))
-        .unwrap()
-        .ok();
-    wait_for("a network of its own", PATIENCE, || {
-        net(host.pid()).is_some() && net(host.pid()) != own
-    });
-    let pid = host.cell_pid().unwrap();
-    let inside = format!("nsenter --net --target {pid}");
-    run(
-        cell,
-        &format!("ip link add own type veth peer name peer netns {pid}"),
-    );
-    run(cell, &format!("ip address add {OWN}/24 dev own"));
-    run(cell, &format!("{inside} ip address add {PEER}/24 dev peer"));
-    run(cell, "ip link set own up");
-    run(cell, &format!("{inside} ip link set peer up"));
-    host
-}
 
 /// Answers ApiVersions on every connection, unless it hangs.
 fn serve(listener: &TcpListener, hangs: &Arc<AtomicBool>) {
@@ -105,50 +58,39 @@ fn a_path_that_is_cut_is_never_taken_for_a_broker_that_hangs() {
         );
         return;
     }
-    let host = other_host(&cell);
+    let peer = Host::create(&cell, 1, None).unwrap();
+    let listen = || TcpListener::bind((peer.address, PORT));
+    let listener = peer.cell.in_network(listen).unwrap().unwrap();
     let hangs = Arc::new(AtomicBool::new(false));
-    let (network, hang) = (
-        File::open(format!("/proc/{}/ns/net", host.pid())).unwrap(),
-        Arc::clone(&hangs),
-    );
-    let (ready, listens) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        let listener = TcpListener::bind((PEER, PORT)).unwrap();
-        ready.send(()).unwrap();
-        serve(&listener, &hang);
-    });
-    listens.recv().unwrap();
+    let hang = Arc::clone(&hangs);
+    std::thread::spawn(move || serve(&listener, &hang));
     let ask = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
-        let at_peer = format!("nsenter --net --target {}", host.cell_pid().unwrap());
-        runtime.unwrap().block_on(asked(&cell, &at_peer, &hangs));
+        runtime.unwrap().block_on(asked(&cell, &peer, &hangs));
     };
     cell.in_network(ask).unwrap();
 }
 
-/// `at_peer` runs a program on the peer's host.
-async fn asked(cell: &Cell, at_peer: &str, hangs: &AtomicBool) {
+async fn asked(cell: &Cell, peer: &Host, hangs: &AtomicBool) {
     let inside = |timing: u64| tokio::time::Instant::now() + Duration::from_secs(timing);
-    let address = format!("{PEER}:{PORT}");
+    let address = format!("{}:{PORT}", peer.address);
     let mut client = Client::new(address, OwnConnections::default(), Timing::default());
     client.watch_path();
     client.api().await.answer.unwrap();
     assert!(!client.rest(inside(4)).await, "nothing is cut");
 
     // Packets go to a host that is none: first those to the peer while nothing is asked, then those back while something is.
-    let there = (String::new(), PEER, "own", true);
-    let back = (format!("{at_peer} "), OWN, "peer", false);
+    let peer_address = peer.address.to_string();
+    let there = (cell, &*peer_address, "host1", true);
+    let back = (&peer.cell, OWN, "eth0", false);
     for (place, to, link, idle) in [there, back] {
+        let neighbor = |change: &str| ip(place, &format!("neighbor {change} dev {link}")).unwrap();
         let start = Instant::now();
-        run(
-            cell,
-            &format!(
-                "{place}ip neighbor replace {to} lladdr 02:00:00:00:00:99 dev {link} nud permanent"
-            ),
-        );
+        neighbor(&format!(
+            "replace {to} lladdr 02:00:00:00:00:99 nud permanent"
+        ));
         if idle {
             assert!(client.rest(inside(10)).await, "nothing was found");
             assert!(
@@ -166,7 +108,7 @@ async fn asked(cell: &Cell, at_peer: &str, hangs: &AtomicBool) {
         assert!(client.is_path_cut(), "{error}");
         assert_eq!(error.reason(), Reason::Unreachable, "{error}");
 
-        run(cell, &format!("{place}ip neighbor delete {to} dev {link}"));
+        neighbor(&format!("delete {to}"));
         let heal = Instant::now();
         while let Err(error) = client.api().await.answer {
             assert!(heal.elapsed() < Duration::from_secs(10), "{error}");

@@ -77,12 +77,12 @@ impl Cell {
 
     /// Returns a cell that behaves like a container: `outer` sees its processes, but not its network and its `/tmp`.
     pub fn within(outer: &Cell) -> Result<Cell> {
-        Self::in_namespaces(Namespaces::build(Some(outer), None)?)
+        Self::within_seeing(outer, None)
     }
 
     /// As [`Cell::within`], but it sees this folder of the outer cell's `/tmp` too.
-    pub(crate) fn within_seeing(outer: &Cell, folder: &OsStr) -> Result<Cell> {
-        Self::in_namespaces(Namespaces::build(Some(outer), Some(folder))?)
+    pub(crate) fn within_seeing(outer: &Cell, folder: Option<&OsStr>) -> Result<Cell> {
+        Self::in_namespaces(Namespaces::build(Some(outer), folder)?)
     }
 
     /// Returns the pid, as the outer cell sees it, of a process in this cell's network.
@@ -211,6 +211,21 @@ impl Cell {
             stdout: join(stdout)?,
             stderr: join(stderr)?,
         })
+    }
+
+    /// As [`Cell::run_tool`], but it has to succeed: returns what it printed. `name` is for the error.
+    pub fn tool_output(&self, name: &str, tool: Command, time: Duration) -> Result<String> {
+        let output = self.run_tool(tool, time).with_context(|| name.to_owned())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if !output.status.success() {
+            bail!(
+                "{name} ({}): {}{}",
+                output.status,
+                text(&output.stdout),
+                text(&output.stderr).trim_end()
+            );
+        }
+        Ok(text(&output.stdout))
     }
 
     /// Returns the cell's network, for threads that outlive the cell or make many connections.

@@ -478,7 +478,7 @@ impl Cluster {
         let mut tool = self.java_command("96m", "tools-");
         tool.arg("-cp").arg(&self.classpath).arg(class);
         tool.args(arguments);
-        run_tool(&self.cell, class, tool, TOOL_TIME)
+        self.cell.tool_output(class, tool, TOOL_TIME)
     }
 
     /// Runs a command in ZooKeeper's own shell and returns its output: `["ls", "/brokers/ids"]`.
@@ -498,7 +498,8 @@ impl Cluster {
         let mut tool = Command::new(jstack);
         let node = self.broker(id)?;
         tool.arg(node.cell_pid()?.to_string());
-        run_tool(&node.host.cell, "jstack", tool, Duration::from_secs(20))
+        let cell = &node.host.cell;
+        cell.tool_output("jstack", tool, Duration::from_secs(20))
     }
 
     /// Returns the host of ZooKeeper or of the controller.
@@ -537,22 +538,6 @@ impl Cluster {
             .env_remove("JDK_JAVA_OPTIONS");
         java
     }
-}
-
-fn run_tool(cell: &Cell, name: &str, tool: Command, time: Duration) -> Result<String> {
-    let output = cell
-        .run_tool(tool, time)
-        .with_context(|| name.to_string())?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if !output.status.success() {
-        bail!(
-            "{name} ({}): {}{}",
-            output.status,
-            text(&output.stdout),
-            text(&output.stderr)
-        );
-    }
-    Ok(text(&output.stdout))
 }
 
 /// Creates the cluster's folder and returns it as the host and as the cell see it. In the cell's own `/tmp` it goes with

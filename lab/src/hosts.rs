@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::cell::Cell;
 
@@ -29,8 +29,9 @@ impl Host {
         }
     }
 
-    /// Creates host `number` of the router's, which sees `folder` below the router's `/tmp`.
-    pub(crate) fn create(router: &Cell, number: u8, folder: &OsStr) -> Result<Host> {
+    /// Creates host `number` of the router's, which sees `folder` below the router's `/tmp`. The router's end of the link
+    /// is `hostNUMBER`, with the address 10.9.NUMBER.1; the host's is `eth0`.
+    pub fn create(router: &Cell, number: u8, folder: Option<&OsStr>) -> Result<Host> {
         let cell = Cell::within_seeing(router, folder).context("a host needs root")?;
         let host = Host {
             cell,
@@ -38,32 +39,21 @@ impl Host {
         };
         let link = format!("host{number}");
         let gateway = Ipv4Addr::new(10, 9, number, 1);
-        let namespace = host.cell.outer_pid()?.to_string();
-        let (own, of_router) = (format!("{}/24", host.address), format!("{gateway}/24"));
-        for command in [
-            "link add LINK type veth peer name eth0 netns NAMESPACE",
-            "address add ROUTER dev LINK",
-            "link set LINK up",
-        ] {
-            let words = command.split(' ').map(|word| match word {
-                "LINK" => link.as_str(),
-                "NAMESPACE" => namespace.as_str(),
-                "ROUTER" => of_router.as_str(),
-                word => word,
-            });
-            run(
-                router,
-                &std::iter::once("ip").chain(words).collect::<Vec<_>>(),
-            )?;
-        }
-        run(router, &["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
-        run(&host.cell, &["ip", "address", "add", &own, "dev", "eth0"])?;
-        run(&host.cell, &["ip", "link", "set", "eth0", "up"])?;
-        let gateway = gateway.to_string();
-        run(
-            &host.cell,
-            &["ip", "route", "add", "default", "via", &gateway],
+        let namespace = host.cell.outer_pid()?;
+        ip(
+            router,
+            &format!("link add {link} type veth peer name eth0 netns {namespace}"),
         )?;
+        ip(router, &format!("address add {gateway}/24 dev {link}"))?;
+        ip(router, &format!("link set {link} up"))?;
+        let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward";
+        run(router, &["sh", "-c", forward])?;
+        ip(
+            &host.cell,
+            &format!("address add {}/24 dev eth0", host.address),
+        )?;
+        ip(&host.cell, "link set eth0 up")?;
+        ip(&host.cell, &format!("route add default via {gateway}"))?;
         Ok(host)
     }
 
@@ -92,12 +82,17 @@ pub fn join(router: &Cell, from: &Host, to: &Host) -> Result<()> {
 }
 
 fn rule(router: &Cell, what: &str, from: &Host, to: &Host) -> Result<()> {
-    let (from, to) = (from.address.to_string(), to.address.to_string());
-    run(
+    let (from, to) = (from.address, to.address);
+    ip(
         router,
-        &["ip", "rule", what, "from", &from, "to", &to, "blackhole"],
+        &format!("rule {what} from {from} to {to} blackhole"),
     )
-    .map(drop)
+}
+
+/// Runs `ip` in a cell; the arguments are separated by single blanks.
+pub fn ip(cell: &Cell, arguments: &str) -> Result<()> {
+    let command = std::iter::once("ip").chain(arguments.split(' '));
+    run(cell, &command.collect::<Vec<_>>()).map(drop)
 }
 
 /// Runs a tool in a cell to its end and returns its output.
@@ -105,14 +100,5 @@ pub fn run(cell: &Cell, command: &[&str]) -> Result<String> {
     let (program, arguments) = command.split_first().context("a command")?;
     let mut tool = Command::new(program);
     tool.args(arguments);
-    let output = cell
-        .run_tool(tool, TOOL_TIME)
-        .with_context(|| command.join(" "))?;
-    ensure!(
-        output.status.success(),
-        "{}: {}",
-        command.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    cell.tool_output(&command.join(" "), tool, TOOL_TIME)
 }

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use lab::client::{Connection, Member};
+use lab::hosts::run;
 use lab::{Cell, Cluster, ClusterOptions, Signal};
 
 use crate::support::verdict::followed;
@@ -122,13 +122,8 @@ const DISK: &str = "/tmp/small";
 fn beside_a_disk(version: &str, log_dirs: &str) -> (Cluster, Exporter) {
     let cell = Cell::new().unwrap();
     assert!(cell.isolated());
-    let mut mount = Command::new("sh");
-    mount.args([
-        "-c",
-        &format!("mkdir {DISK} && mount -t tmpfs -o size=64m small {DISK}"),
-    ]);
-    let mounted = cell.run_tool(mount, Duration::from_secs(10)).unwrap();
-    assert!(mounted.status.success(), "{mounted:?}");
+    let mount = format!("mkdir {DISK} && mount -t tmpfs -o size=64m small {DISK}");
+    run(&cell, &["sh", "-c", &mount]).unwrap();
     let cluster = Cluster::start(ClusterOptions {
         brokers: vec![1],
         cell: Some(cell),

@@ -6,9 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::stalls::{CONFIG, POOLS, all_well, evaluated, harm, nothing_found};
-use crate::support::{Exporter, wait_for};
+use crate::support::{Exporter, byteman, wait_for};
 use lab::client::{Connection, Member};
 use lab::deadlock::offsets_partition;
+use lab::hosts::run;
 use lab::versions::{self, Mode};
 use lab::{Cell, Cluster, ClusterOptions, Load, Process};
 
@@ -173,17 +174,9 @@ impl SlowDisk {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<(), String> {
-        let mut command = Command::new(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/slow-disk.sh"
-        ));
-        command.args(arguments);
-        let output = self
-            .cell
-            .run_tool(command, Duration::from_secs(60))
-            .map_err(|error| error.to_string())?;
-        let failed = || String::from_utf8_lossy(&output.stderr).into_owned();
-        output.status.success().then_some(()).ok_or_else(failed)
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow-disk.sh");
+        let output = run(&self.cell, &[&[script], arguments].concat());
+        output.map(drop).map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -253,12 +246,8 @@ fn garbage_collection_and_stops_are_no_stall() {
 /// the cycle.
 #[test]
 fn handlers_that_wait_for_each_others_read_locks_are_a_stall_with_a_name() {
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/kafka-7697.btm");
     let cluster = Cluster::start(ClusterOptions {
-        jvm_options: vec![format!(
-            "-javaagent:{}=script:{rules}",
-            lab::jars::byteman().unwrap().display()
-        )],
+        jvm_options: vec![byteman("kafka-7697.btm")],
         offsets_partitions: 2,
         ..ClusterOptions::new("2.1.0")
     })

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Cell, Cluster, ClusterOptions, Load, jars};
+use lab::hosts::run;
+use lab::{Cell, Cluster, ClusterOptions, Load};
 
 use crate::support::stalls::{POOLS, evaluated, harm};
-use crate::support::{Exporter, Metrics, wait_for};
+use crate::support::{Exporter, Metrics, byteman_on_demand, wait_for};
 
 /// What is to be seen, and when it is.
 type Wanted<'a> = (&'a str, &'a dyn Fn(&Metrics) -> bool);
@@ -80,22 +81,11 @@ fn a_stopped_peer_makes_no_healthy_broker_gray() {
 
 /// Starts three brokers whose threads stand once there is a file in the folder that is returned.
 fn with_rules(version: &str) -> (Cluster, std::path::PathBuf) {
-    let rules = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/standing-threads.btm"
-    );
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("standing-{version}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir(&folder).unwrap();
+    let (jvm_options, folder) =
+        byteman_on_demand("standing-threads.btm", &format!("standing-{version}"));
     let cluster = Cluster::start(ClusterOptions {
         brokers: vec![1],
-        jvm_options: vec![
-            format!(
-                "-javaagent:{}=script:{rules}",
-                jars::byteman().unwrap().display()
-            ),
-            format!("-Dlab.harm={}", folder.display()),
-        ],
+        jvm_options,
         ..ClusterOptions::new(version)
     })
     .unwrap();
@@ -154,17 +144,14 @@ fn a_convoy_is_gray_in_time() {
 /// A frozen file system: writes wait in the kernel until it is thawed.
 fn a_disk_that_hangs_is_named(version: &str) {
     let cell = Cell::new().unwrap();
-    let run = |command: &[&str]| {
-        let mut tool = Command::new(command[0]);
-        tool.args(&command[1..]);
-        let output = cell.run_tool(tool, Duration::from_secs(60)).unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        output.status.success().then_some(()).ok_or(said)
-    };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow-disk.sh");
     let image = format!("{}/hung-{version}.img", env!("CARGO_TARGET_TMPDIR"));
     let folder = "/tmp/hung";
-    if let Err(why) = run(&[script, "make", &image, folder]) {
+    let mut make = Command::new(script);
+    make.args(["make", &image, folder]);
+    let made = cell.run_tool(make, Duration::from_secs(60)).unwrap();
+    if !made.status.success() {
+        let why = String::from_utf8_lossy(&made.stderr);
         return lab::skip("a disk that hangs", why.trim());
     }
     let cluster = Cluster::start(ClusterOptions {
@@ -179,7 +166,7 @@ fn a_disk_that_hangs_is_named(version: &str) {
     all_healthy(&cluster, &exporter);
     std::thread::scope(|scope| {
         scope.spawn(|| produce(&cluster));
-        named_while_frozen(&exporter, &run, folder);
+        named_while_frozen(&exporter, cluster.cell(), folder);
     });
 }
 
@@ -187,50 +174,29 @@ fn a_disk_that_hangs_is_named(version: &str) {
 fn produce(cluster: &Cluster) {
     let port = cluster.broker(1).unwrap().port();
     let server = format!("127.0.0.1:{port}");
-    let (tool, arguments) = match cluster.version().name.starts_with("0.10") {
+    let (tool, arguments, to) = match cluster.version().name.starts_with("0.10") {
         true => (
             "kafka.tools.ProducerPerformance",
-            [
-                "--new-producer",
-                "--topics",
-                "t32",
-                "--broker-list",
-                &server,
-                "--messages",
-                "100000000",
-            ],
+            "--new-producer --topics t32 --messages 100000000",
+            "--broker-list",
         ),
         false => (
             "org.apache.kafka.tools.VerifiableProducer",
-            [
-                "--throughput",
-                "1000",
-                "--topic",
-                "t32",
-                "--bootstrap-server",
-                &server,
-                "",
-            ],
+            "--throughput 1000 --topic t32",
+            "--bootstrap-server",
         ),
     };
-    let arguments: Vec<&str> = arguments
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .collect();
+    let arguments: Vec<&str> = arguments.split(' ').chain([to, &server]).collect();
     // Its end is that of the test.
     let _ = cluster.tool(tool, &arguments);
 }
 
-fn named_while_frozen(
-    exporter: &Exporter,
-    run: &dyn Fn(&[&str]) -> Result<(), String>,
-    folder: &str,
-) {
+fn named_while_frozen(exporter: &Exporter, cell: &Cell, folder: &str) {
     let records = "test -n \"$(find /tmp/hung -path '*/t32-*/*.log' -size +0)\"";
     wait_for("records on the disk", Duration::from_secs(30), || {
-        run(&["sh", "-c", records]).is_ok()
+        run(cell, &["sh", "-c", records]).is_ok()
     });
-    run(&["fsfreeze", "--freeze", folder]).unwrap();
+    run(cell, &["fsfreeze", "--freeze", folder]).unwrap();
     let gray = |metrics: &Metrics| metrics.state(1, "gray") == Some(1.0);
     let hung = |metrics: &Metrics| metrics.finding(1, "disk_hung", "critical") == Some(1.0);
     let first = watch(
@@ -240,7 +206,7 @@ fn named_while_frozen(
     );
     let page = exporter.page();
     // Before anything may fail: a process at a frozen disk cannot end.
-    run(&["fsfreeze", "--unfreeze", folder]).unwrap();
+    run(cell, &["fsfreeze", "--unfreeze", folder]).unwrap();
     assert!(page.contains("its disk does not answer since"), "{page}");
     assert!(page.contains(": log dir /tmp/hung"), "{page}");
     assert!(

@@ -12,9 +12,9 @@ use kafka_vitals::sys::proc::ProcRoot;
 use lab::cli_tools::described_partitions;
 use lab::client::Partition;
 use lab::security::{Listener, Security};
-use lab::{Cluster, ClusterOptions, jars};
+use lab::{Cluster, ClusterOptions};
 
-use super::{Exporter, wait_for};
+use super::{Exporter, byteman, wait_for};
 
 /// What the tools, and brokers that start, may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -343,15 +343,10 @@ pub fn logs_say_what_the_tool_says(version: &str, security: Security) {
         ("num.io.threads", HANDLERS),
     ];
     let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let rules = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/waiting-handlers.btm"
-    );
-    let agent = jars::byteman().unwrap();
     let mut cluster = Cluster::start(ClusterOptions {
         properties: properties.to_vec(),
         listeners: vec![Listener::new(security)],
-        jvm_options: vec![format!("-javaagent:{}=script:{rules}", agent.display())],
+        jvm_options: vec![byteman("waiting-handlers.btm")],
         ..ClusterOptions::new(version)
     })
     .unwrap();

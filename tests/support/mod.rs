@@ -15,6 +15,7 @@ pub mod verdict;
 pub mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -207,3 +208,19 @@ pub fn step<T>(name: &str, run: impl FnOnce() -> T) -> T {
 
 #[allow(unused_imports)] // as above
 pub use lab::skip;
+
+/// The option of a JVM by which the rules in this file of `tests/fixtures` hold.
+pub fn byteman(rules: &str) -> String {
+    let agent = lab::jars::byteman().unwrap();
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    format!("-javaagent:{}=script:{fixtures}/{rules}", agent.display())
+}
+
+/// As [`byteman`], for rules that wait for a file in the folder `lab.harm`: the options, and that folder, which is empty.
+pub fn byteman_on_demand(rules: &str, folder: &str) -> (Vec<String>, PathBuf) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    let harm = format!("-Dlab.harm={}", folder.display());
+    (vec![byteman(rules), harm], folder)
+}

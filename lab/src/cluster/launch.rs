@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{ANSWER_TIME, Cluster, ClusterOptions, Node, START_TIME, TOOL_TIME, run_tool};
+use super::{ANSWER_TIME, Cluster, ClusterOptions, Node, START_TIME, TOOL_TIME};
 use crate::cell::{Cell, Process};
 use crate::hosts::Host;
 use crate::security::{STORE_PASSWORD, Secured};
@@ -55,7 +55,7 @@ pub(super) fn hosts(options: &ClusterOptions, cell: &Cell, folder: &Path) -> Res
     }
     let folder = folder.file_name().context("a folder has a name")?;
     (1..=count)
-        .map(|number| Host::create(cell, u8::try_from(number)?, folder))
+        .map(|number| Host::create(cell, u8::try_from(number)?, Some(folder)))
         .collect()
 }
 
@@ -264,7 +264,9 @@ impl Cluster {
                     }
                 }
             }
-            run_tool(&node.host.cell, "kafka-storage format", tool, TOOL_TIME).map(drop)
+            let cell = &node.host.cell;
+            cell.tool_output("kafka-storage format", tool, TOOL_TIME)
+                .map(drop)
         };
         thread::scope(|scope| {
             let tools: Vec<_> = self
@@ -292,7 +294,9 @@ impl Cluster {
             tool.arg(stem.with_extension("pem"))
                 .arg(stem.with_extension("p12"));
         }
-        run_tool(&self.cell, "java Keystore.java", tool, TOOL_TIME).map(drop)
+        self.cell
+            .tool_output("java Keystore.java", tool, TOOL_TIME)
+            .map(drop)
     }
 
     /// Makes the users of SCRAM in ZooKeeper, before the brokers start.

@@ -1,9 +1,9 @@
 //! A file system that hangs: frozen, so that every write waits until it is thawed.
 
-use std::process::Command;
 use std::time::Duration;
 
 use lab::Cell;
+use lab::hosts::run;
 
 use super::Stop;
 
@@ -49,14 +49,8 @@ impl HangingDisk {
     }
 
     fn run(&self, command: &[&str]) -> Result<(), String> {
-        let mut tool = Command::new(command[0]);
-        tool.args(&command[1..]);
-        let output = self
-            .cell
-            .run_tool(tool, Duration::from_secs(60))
-            .map_err(|error| error.to_string())?;
-        let failed = || String::from_utf8_lossy(&output.stderr).into_owned();
-        output.status.success().then_some(()).ok_or_else(failed)
+        let output = run(&self.cell, command);
+        output.map(drop).map_err(|error| format!("{error:#}"))
     }
 }
 
