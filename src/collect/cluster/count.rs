@@ -216,7 +216,6 @@ impl Pass {
             true => whole.take(topic, seen.index, seen.replicas, seen.in_sync),
             false => Expected {
                 replicas: seen.replicas,
-                grows: false,
                 is_new: false,
             },
         };
