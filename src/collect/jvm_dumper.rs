@@ -24,6 +24,7 @@ const MAX_DUMP_BYTES: usize = 32 << 20;
 const GRACE: Duration = Duration::from_millis(500);
 /// For a dump with locks: the JVM walks a heap of some GB a second.
 pub(super) const LOCKS_DEADLINE: Duration = Duration::from_secs(20);
+
 /// The text of one dump as the JVM sent it.
 #[derive(Debug, Default)]
 pub struct RawDump {

@@ -78,12 +78,14 @@ pub(super) async fn run(context: BrokerContext) {
             logged = None;
         }
         let failure = read.as_ref().err();
-        let is_unlisted = matches!(&read, Ok((_, None)));
-        // A broker whose ZooKeeper is out of reach may have lost its session.
-        let doubts =
-            is_unlisted || failure.is_some_and(|failure| expected(failure, here).is_none());
+        let expected = failure.and_then(|failure| Some((failure.reason, expected(failure, here)?)));
+        let doubts = match &read {
+            Ok((_, registration)) => registration.is_none(),
+            // A broker whose ZooKeeper is out of reach may have lost its session.
+            Err(_) => expected.is_none(),
+        };
         context.signals.set_doubt(CollectorName::ZooKeeper, doubts);
-        match failure.and_then(|failure| Some((failure.reason, expected(failure, here)?))) {
+        match expected {
             Some((reason, why)) => {
                 if logged.replace(reason) != Some(reason) {
                     log(&why);

@@ -3,6 +3,7 @@
 //! A connection that is closed while its request is unanswered costs a hanging broker an fd. So a timeout does not close
 //! it: the request stays outstanding, and its answer is passed over whenever it comes. Only how late it was is kept.
 
+mod path;
 mod trusted;
 
 use std::future::Future;
@@ -11,8 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, RangeInclusive};
 use std::time::Duration;
 
-use rustix::net::sockopt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,12 +31,6 @@ const CHUNK: usize = 64 * 1024;
 const GROWTH: usize = 1024 * 1024;
 /// Length and correlation id: what is kept of an answer that comes too late.
 const HEADER: usize = 8;
-
-/// On a watched path an idle connection sends a keep-alive each second.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// And the kernel ends it when nothing was acknowledged for so long: sooner than a request gives up, so that a broker that
-/// hangs and a path that is cut are never confused.
-const UNACKNOWLEDGED: Duration = Duration::from_millis(1200);
 
 #[derive(Debug)]
 struct Outstanding {
@@ -179,28 +173,6 @@ impl Conn {
         })
     }
 
-    /// Makes the kernel end the connection when its packets are not acknowledged, also while nothing is asked. A process
-    /// that hangs, or is stopped, has a kernel that acknowledges.
-    fn watch_path(&self) -> Result<(), ConnError> {
-        let Some(socket) = self.stream.socket() else {
-            return Ok(());
-        };
-        let millis = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
-        let set = sockopt::set_socket_keepalive(socket, true)
-            .and_then(|()| sockopt::set_tcp_keepidle(socket, KEEP_ALIVE))
-            .and_then(|()| sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE))
-            .and_then(|()| sockopt::set_tcp_user_timeout(socket, millis));
-        set.map_err(|errno| ConnError::Connect {
-            address: self.address.clone(),
-            source: errno.into(),
-        })
-    }
-
-    /// Whether the kernel has ended it because packets were not acknowledged.
-    pub(super) fn is_lost(&self) -> bool {
-        self.lost
-    }
-
     pub(super) fn remote(&self) -> Option<IpAddr> {
         self.remote
     }
@@ -309,30 +281,6 @@ impl Conn {
         self.give_up();
         // A failure ends the connection, so the next call fails in the same way.
         let _ = timeout_at(until, self.receive()).await;
-    }
-
-    /// As [`Conn::read_late`], and returns at once whether the kernel ends the connection because packets are not
-    /// acknowledged.
-    pub async fn rest(&mut self, until: Instant) -> bool {
-        self.read_late(until).await;
-        if !self.lost {
-            // Where it does not end, the time does.
-            let _ = timeout_at(until, self.ends_unacknowledged()).await;
-        }
-        self.lost
-    }
-
-    async fn ends_unacknowledged(&mut self) {
-        if let Some(socket) = self.stream.socket()
-            && socket.ready(Interest::ERROR).await.is_ok()
-            && let Ok(Some(error)) = socket.take_error()
-        {
-            // The kernel says so once.
-            self.lost = is_unacknowledged(&error);
-        }
-        if !self.lost {
-            std::future::pending::<()>().await;
-        }
     }
 
     /// Keeps nothing of the owed answer but its header.

@@ -81,7 +81,7 @@ impl ClusterClient {
                 Ok((pass, kept)) => {
                     let peer = ClusterSource::Peer(peer);
                     let counts =
-                        counts(pass, kept, id, peer, silence.message, states, &self.whole).await;
+                        counts(pass, kept, peer, silence.message, states, &self.whole).await;
                     let asked = self.listeners.address();
                     self.peers.remember(id, asked, &counts.live_brokers);
                     Ok(counts)

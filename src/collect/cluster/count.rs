@@ -110,7 +110,7 @@ impl Seen {
 
 /// A count that is under way.
 pub(super) struct Pass {
-    id: i32,
+    pub(super) id: i32,
     live: Vec<i32>,
     counts: ClusterCounts,
     not_in_isr_by_leader: BTreeMap<i32, u64>,
@@ -216,7 +216,6 @@ impl Pass {
             true => whole.take(topic, seen.index, seen.replicas, seen.in_sync),
             false => Expected {
                 replicas: seen.replicas,
-                grows: false,
                 is_new: false,
             },
         };

@@ -61,8 +61,7 @@ impl States {
 /// Counts what `pass` lacks. Without states the source is the peer, and `silence` also says why they were not read.
 pub(super) async fn counts(
     mut pass: Pass,
-    kept: Option<Kept>,
-    id: i32,
+    mut kept: Option<Kept>,
     peer: ClusterSource,
     mut silence: String,
     states: Option<States>,
@@ -74,10 +73,9 @@ pub(super) async fn counts(
         )
     };
     let mut source = peer;
-    let mut kept = kept;
     if let Some(states) = states {
         let put = match &mut kept {
-            Some(kept) => states.put(kept, id).await,
+            Some(kept) => states.put(kept, pass.id).await,
             None => Err(too_many()),
         };
         match put {

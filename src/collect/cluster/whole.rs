@@ -22,9 +22,7 @@ pub struct Whole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
     pub replicas: usize,
-    /// Some of its replicas are being added, this broker perhaps among them.
-    pub grows: bool,
-    /// This broker is.
+    /// This broker is being added.
     pub is_new: bool,
 }
 
@@ -39,7 +37,6 @@ impl Whole {
             }
             return Expected {
                 replicas,
-                grows: false,
                 is_new: false,
             };
         }
@@ -49,7 +46,7 @@ impl Whole {
     /// Whether a reassignment adds replicas to the partition, as far as it is known.
     pub fn grows(&self, topic: &str, index: i32, replicas: usize, in_sync: usize) -> bool {
         let is_short = self.has_first && in_sync < replicas;
-        is_short && self.expected(key(topic, index), replicas, in_sync).grows
+        is_short && self.expected(key(topic, index), replicas, in_sync).replicas < replicas
     }
 
     fn expected(&self, key: u64, replicas: usize, in_sync: usize) -> Expected {
@@ -62,7 +59,6 @@ impl Whole {
         };
         Expected {
             replicas: before.min(replicas),
-            grows: before < replicas,
             is_new,
         }
     }
