@@ -188,12 +188,17 @@ fn a_deleted_registration_is_found(cluster: &mut Cluster, exporter: &Exporter) {
     );
     cluster.start_again(id).unwrap();
     assert_eq!(listed(cluster), BROKERS);
+    // With all replicas in: what a broker of 0.10.1 writes to ZooKeeper while that is silent may be lost for good.
     wait_for(
-        "the broker to be registered again",
+        "the broker to be registered and in every ISR again",
         Duration::from_secs(60),
         || {
             let metrics = exporter.metrics();
-            metrics.of("registered", id) == Some(1.0) && metrics.state(id, "healthy") == Some(1.0)
+            series(&metrics, "registered") == [Some(1.0); 3]
+                && series(&metrics, "under_replicated_partitions") == [Some(0.0); 3]
+                && BROKERS
+                    .iter()
+                    .all(|id| metrics.state(*id, "healthy") == Some(1.0))
         },
     );
 }
