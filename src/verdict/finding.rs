@@ -154,6 +154,9 @@ findings! {
     CertificateExpiry = "certificate_expiry", Warning, "A certificate expires",
         "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",
         "Renew it in the broker's keystore. Brokers since 1.1 take a new keystore without a restart, by kafka-configs.";
+    StuckGroup = "stuck_group", Warning, "A consumer group does not come out of a rebalance",
+        "Every answer of the coordinator for more than 90 s has found the group in a rebalance: its members wait for one that does not join again, or they join and leave all the time. None of them gets a record meanwhile.",
+        "Find the member that does not come back: `kafka-consumer-groups --describe --members --group GROUP`, and its client's log. A rebalance waits for max.poll.interval.ms at most. If no member is at fault, see the coordinator's log and known faults.";
     KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
         "The broker's version has faults that can hang a broker, end its threads or fill its memory, and the broker is configured so that they can strike. Later releases have fixed them.",
         "Plan the upgrade before it happens.";

@@ -31,7 +31,7 @@ use replication::{
     broker_fenced, followers_lost, followers_missing, metadata_stalled, not_registered,
     offline_partitions, registered_but_dead, replica_behind, stale_view, views_diverge,
 };
-use requests::{api_unresponsive, certificate_expiry, listener_unresponsive};
+use requests::{api_unresponsive, certificate_expiry, listener_unresponsive, stuck_group};
 use stalls::{disk_hung, partial_stall, stalled_pool};
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once, and so does the kernel's word on a path. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 37] = [
+pub const RULES: [Rule; 38] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -141,6 +141,7 @@ pub const RULES: [Rule; 37] = [
     rule(FindingId::PathCut, 0, 3, path_cut),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
     rule(FindingId::CertificateExpiry, 0, 0, certificate_expiry),
+    rule(FindingId::StuckGroup, 0, 0, stuck_group),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 

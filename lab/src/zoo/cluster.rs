@@ -118,12 +118,17 @@ impl Scenario for StuckGroup {
             kind: 24,
             what: "a member of a group does not join again, and its time-out is 4 minutes",
             expected: Expected {
-                findings: &["stuck_group", "group_stuck", "consumer_group_stuck"],
+                findings: &["stuck_group"],
                 cause: &["stuck-group"],
                 gray: false,
                 before_harm: false,
             },
         }
+    }
+
+    /// Groups are read every 30 s, and other rebalances last some seconds.
+    fn lasts(&self) -> Duration {
+        Duration::from_secs(150)
     }
 
     fn strike(&mut self, stage: &mut Stage) -> Result<Struck> {
