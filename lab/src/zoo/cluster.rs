@@ -31,7 +31,7 @@ impl Scenario for StuckController {
         About {
             name: "controller-stuck",
             kind: 17,
-            what: "the controller's event thread sleeps in an event, with its lock",
+            what: "the controller's event thread waits in an event, with its lock, for what never comes",
             expected: Expected {
                 findings: &["stalled_pool", "metadata_stalled", "controller_stuck"],
                 cause: &["controller"],

@@ -13,7 +13,7 @@ use super::score::{Expected, Observed, Score, Summary, Wrong, WrongKind, summary
 /// The kinds without a scenario, by number.
 const NOT_MADE: &str = "
 ## Not made here
-- 4, a lock held while an event is awaited: on 0.10.1.0 this is the stuck controller (17), whose thread sleeps with its lock.
+- 4, a lock held while an event is awaited: on 0.10.1.0 this is the stuck controller (17), whose thread waits with its lock.
 - 7, connection storm: a broker of the lab accepts faster than its clients connect; the full accept queue is 22.
 - 19, an expired certificate: an expiry is known weeks before, and `tests/listeners.rs` compares it; no client is harmed
   before the day.
