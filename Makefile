@@ -93,11 +93,10 @@ qualify: ## the tests that take too long for CI: run by hand, before a release
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
 
 .PHONY: zoo
-zoo: ## every kind of half-dead broker, and what is found when: docs/zoo.md (100 minutes; KAFKA_VITALS_ZOO=NAME,NAME: some)
+zoo: ## every kind of half-dead broker, and what is found when: docs/zoo.md (100 minutes; KAFKA_VITALS_ZOO=NAME,NAME: these rows)
 	@scripts/prerequisites.sh build brokers
 	@$(in_shell) cargo build --locked --release
-# A part of it is printed, and changes no file.
-	@$(in_shell) cargo run --locked -p lab -- zoo $${KAFKA_VITALS_ZOO:---table docs/zoo.md --healthy 10}
+	@$(in_shell) cargo run --locked -p lab -- zoo --table docs/zoo.md $${KAFKA_VITALS_ZOO:---healthy 10}
 
 .PHONY: soak
 soak: ## half an hour of trouble and attacks at once; prints the table of docs/reliability.md
