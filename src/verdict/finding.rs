@@ -97,6 +97,9 @@ findings! {
     LogDirExhaustion = "log_dir_exhaustion", Critical, "A log disk runs full",
         "At its present growth a disk of the log dirs is full soon. A failed write takes the log dir offline, or the broker down.",
         "Free space: shorten the retention of the largest topics, or move partitions away.";
+    LogDirFailed = "log_dir_failed", Critical, "A log dir has failed",
+        "The broker has given up one of its log dirs after an error of its disk, and goes on without it: it serves none of the partitions there, and is in no ISR of them, while everything else works.",
+        "Repair or replace the disk (the broker's log has the error, `df` its space), then restart the broker: only a restart takes the log dir in again.";
     OfflinePartitions = "offline_partitions", Critical, "Offline partitions",
         "Partitions of the cluster have no leader: no client can read or write them.",
         "Bring the brokers that hold their replicas back. Do not allow an unclean election before you know what would be lost.";

@@ -81,7 +81,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once, and so does the kernel's word on a path. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 38] = [
+pub const RULES: [Rule; 39] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -116,6 +116,8 @@ pub const RULES: [Rule; 38] = [
         memory_maps_exhaustion,
     ),
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
+    // At its end a broker gives up one after the other.
+    rule(FindingId::LogDirFailed, 2, 2, log_dir_failed),
     rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
     rule(FindingId::UnderMinIsr, 15, 10, |case| {
         followers_missing(case, |counts| counts.under_min_isr)
@@ -359,6 +361,33 @@ fn log_dir_exhaustion(case: &Case<'_>) -> RuleResult {
             exhaustion(&what, space.used_bytes(), total, full, forecast, DISK_AHEAD)
         });
     present_if(facts)
+}
+
+fn log_dir_failed(case: &Case<'_>) -> RuleResult {
+    let broker = case.broker;
+    let mut facts = Vec::new();
+    let said = broker.log.last().and_then(|(log, _)| {
+        let signature = log.signatures.get("log_dir_offline")?;
+        Some(format!("its log: {}", signature.last.as_ref()?.text))
+    });
+    let unlocked = broker.offline_log_dirs.fresh(case.now);
+    for dir in unlocked.into_iter().flatten() {
+        let space = broker.log_dirs.fresh(case.now).into_iter().flatten();
+        let is_full = |space: &LogDirSpace| space.dir == *dir && is_disk_full(space);
+        let why = match space.into_iter().any(is_full) {
+            true => "; its disk is full",
+            false => "",
+        };
+        let dir = dir.display();
+        facts.push(format!(
+            "log dir {dir} is offline: the broker has released its lock{why}"
+        ));
+    }
+    facts.extend(said);
+    match present_if(facts) {
+        Absent if unlocked.is_none() => Unknown,
+        result => result,
+    }
 }
 
 fn file_handle_leak(case: &Case<'_>) -> RuleResult {
