@@ -245,7 +245,7 @@ fn a_broker_without_one_of_its_log_dirs_works_only_in_part() {
             signatures: [("log_dir_offline".to_owned(), count)].into(),
             ..LogReport::default()
         };
-        broker.log = known(report, now);
+        broker.log = known(report.into(), now);
     };
     let facts = facts_of(scene.after(3, said), FindingId::LogDirFailed).unwrap();
     assert_eq!(facts, ["its log: Stopping serving replicas in dir /data1"]);
