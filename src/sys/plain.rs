@@ -39,7 +39,8 @@ pub enum FileError {
     TooDeep { path: PathBuf },
     #[error(
         "{} is read only with the rights of its process (uid {uid}), and uid {} may not take them: give \
-         kafka-vitals CAP_SETUID and CAP_SETGID, or run it as that user",
+         kafka-vitals CAP_SETUID and CAP_SETGID (and the system calls setfsuid and capset), \
+         or run it as that user",
         path.display(), rustix::process::geteuid().as_raw()
     )]
     NoRights { path: PathBuf, uid: u32 },
