@@ -53,6 +53,11 @@ package-test: ## install, run beside a real broker, upgrade and purge the packag
 	@scripts/prerequisites.sh build brokers package-test
 	@scripts/package-test.sh
 
+.PHONY: image-test
+image-test: ## the image of `make dist` by podman beside a real broker in a container: everything is known (root)
+	@scripts/prerequisites.sh build brokers package-test image-test
+	@scripts/image-test.sh
+
 .PHONY: lint
 lint: ## rustfmt, clippy without a warning, the map of the code, its documentation, the scripts, the unit
 	@scripts/prerequisites.sh build lint delivery-lint
