@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ends_of, is_idle_wait, is_outside, may_stall, shared_frame, wait_for_brokers, wanted_class,
+    ends_of, is_idle_wait, is_outside, may_stall, selects, shared_frame, wait_for_brokers,
+    wanted_class,
 };
 use crate::model::text::beginning;
 use crate::model::{Moment, Stall};
@@ -96,11 +97,15 @@ fn stands<'a>(
     let mut last = ends.iter().filter_map(|end| dumped.get(*end));
     let works =
         |thread: &&Thread<'_>| thread.state() == Some(State::Runnable) || is_outside(thread);
-    // Whoever works may hold the lock whose holder is unknown.
+    // Any thread in Kafka's code that works may hold the lock whose holder is unknown.
     let may_hold = |thread: &&Thread<'_>| {
-        let pool = Pool::of(thread.name);
-        let pool = pool.filter(|pool| !matches!(pool, Pool::Network | Pool::Acceptor));
-        pool.is_some_and(|pool| may_stall(pool, thread.state(), thread)) && works(thread)
+        let serves = matches!(Pool::of(thread.name), Some(Pool::Network | Pool::Acceptor));
+        let is_of_kafka = |frame: Frame<'_>| {
+            let of = ["kafka.", "org.apache.kafka."];
+            of.iter().any(|part| frame.class_method.starts_with(part))
+        };
+        let idle = || selects(thread) || is_idle_wait(thread);
+        !serves && works(thread) && !idle() && thread.frames().any(is_of_kafka)
     };
     let holder = || dumped.iter().find(may_hold).filter(|_| queued);
     let mut stall = Stall {
@@ -128,11 +133,10 @@ fn stands<'a>(
 /// Whether each waits for a lock, or has one for which another of them waits.
 fn all_queue(members: &[usize], graph: &WaitGraph<'_, '_>) -> bool {
     let wanted = graph.holders_of(members);
-    !wanted.is_empty()
-        && members.iter().all(|index| {
-            let thread = graph.threads().get(*index);
-            thread.is_some_and(|thread| wants_lock(thread) || wanted.contains(thread.name))
-        })
+    members.iter().all(|index| {
+        let thread = graph.threads().get(*index);
+        thread.is_some_and(|thread| wants_lock(thread) || wanted.contains(thread.name))
+    })
 }
 
 fn wants_lock(thread: &Thread<'_>) -> bool {

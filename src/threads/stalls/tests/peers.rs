@@ -316,7 +316,14 @@ fn a_convoy_with_readers_stands_unless_one_may_be_at_work() {
     let latch = (WAITING, &[PARK[0], PARK[1], DEEP, LOOP][..]);
     let other = handlers(&[asleep, reader, writer, latch]);
     assert_eq!(standing_in(&other), []);
-    assert_eq!(standing_in(&handlers(&[writer, writer, reader])), []);
+    // KAFKA-7697: a deadlock of read locks has no holder at all.
+    let locked = handlers(&[writer, writer, reader]);
+    assert_eq!(standing_in(&locked)[0].threads.len(), 3);
+    let loads = ["kafka.log.LogSegment.recover(LogSegment.scala:1)", LOOP];
+    let other = thread("plug-in-1", 1.0, "RUNNABLE", &loads);
+    let working = [locked, vec![other]].concat();
+    let unblocked_by = standing_in(&working)[0].unblocked_by.clone();
+    assert_eq!(unblocked_by.as_deref(), Some("plug-in-1"));
 }
 
 #[test]
