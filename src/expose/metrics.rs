@@ -155,6 +155,8 @@ catalogue! {
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
         "Bytes that the broker may still write to the file system of this log dir.");
+    LOG_DIRS_OFFLINE = ("kafka_vitals_log_dirs_offline", ["broker"],
+        "Log dirs that the broker has given up after an error: it has released their locks. Needs the same rights as kafka_vitals_file_handles.");
     LOG_SIGNATURES = ("kafka_vitals_log_signatures_total", ["broker", "signature", "severity"],
         "Lines of the broker's own log that have the signature, since the exporter follows it; docs/log-signatures.md says what each means. A line and the exception below it count once. Absent while the log is not followed.");
     LOG_SKIPPED = ("kafka_vitals_log_skipped_bytes_total", ["broker"],

@@ -149,7 +149,8 @@ fn levels(
         let mut vital =
             Vital::new(format!("Log dir {name}"), Some(free)).note(forecast.and_then(left));
         vital.used = Some(1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64);
-        list.push(vital.about(diagnosis, &[FindingId::LogDirExhaustion]));
+        let about = [FindingId::LogDirFailed, FindingId::LogDirExhaustion];
+        list.push(vital.about(diagnosis, &about));
     }
     list
 }

@@ -127,6 +127,9 @@ pub struct BrokerSnapshot {
     pub zookeeper: Reading<ZooKeeperReport>,
     /// Free space of each log dir's file system.
     pub log_dirs: Reading<Vec<LogDirSpace>>,
+    /// Log dirs whose lock the process does not have, so that it has given them up.
+    #[serde(default)]
+    pub offline_log_dirs: Reading<Vec<PathBuf>>,
     #[serde(default)]
     pub log: Reading<Arc<LogReport>>,
     pub threads: Reading<ThreadReport>,
@@ -246,7 +249,10 @@ impl BrokerSnapshot {
             C::Discovery | C::Process => {}
             C::AcceptQueues => self.accept_queues.forget(why),
             C::Sockets => self.sockets.forget(why),
-            C::Fds => self.fd_kinds.forget(why),
+            C::Fds => {
+                self.fd_kinds.forget(why);
+                self.offline_log_dirs.forget(why);
+            }
             C::Connections => {
                 self.connections.forget(why);
                 self.untracked_sockets.forget(why);

@@ -39,7 +39,8 @@ pub enum FileError {
     #[error("{} leads through too many links or folders", path.display())]
     TooDeep { path: PathBuf },
     #[error(
-        "{} is read only with the rights of its process (uid {uid}), and uid {} may not take them: {}",
+        "{} is read only with the rights of its process (uid {uid}), and uid {} may not take them: {} (and the system calls \
+         setfsuid and capset)",
         path.display(), rustix::process::geteuid().as_raw(), lacking::REMEDY
     )]
     NoRights { path: PathBuf, uid: u32 },

@@ -172,6 +172,12 @@ fn process(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             space.free_bytes as f64,
         );
     }
+    let offline = broker.offline_log_dirs.fresh(now);
+    f.add(
+        &LOG_DIRS_OFFLINE,
+        &[label],
+        offline.map(|dirs| dirs.len() as f64),
+    );
 }
 
 fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
