@@ -48,6 +48,16 @@ pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, more: &[S
     command
 }
 
+/// Prints the peak of resident memory of `kafka-vitals analyze`, in bytes, and its answer.
+fn analyze(path: &str) -> Result<()> {
+    let output = Command::new(KAFKA_VITALS)
+        .args(["analyze", path])
+        .output()?;
+    ensure!(output.status.success(), "analyze {path}: {output:?}");
+    println!("{}", usage::children_peak()?);
+    Ok(std::io::stdout().write_all(&output.stdout)?)
+}
+
 pub fn run(arguments: &[String]) -> Result<()> {
     let hard = getrlimit(Resource::Nofile).maximum;
     setrlimit(
@@ -69,6 +79,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["count-states", rounds, port] => count_states(number(rounds)?, number(port)?),
         ["pulse", rounds, port] => pulse(number(rounds)?, number(port)?),
         ["owners", rounds, port] => owners(number(rounds)?, number(port)?),
+        ["analyze", path] => analyze(path),
         ["dump", rounds, pid] => thread_dumps(number(rounds)?, number(pid)?),
         ["progress", passes, pid] => progress(number(passes)?, number(pid)?),
         ["bare-dump", rounds, pid] => bare_dumps(number(rounds)?, number(pid)?),
