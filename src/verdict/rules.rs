@@ -171,7 +171,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
         if !deadlock.waiting.is_empty() {
             let waiting = deadlock.waiting.iter().map(|thread| &thread.thread);
             let waiting = first_of(waiting, deadlock.blocked());
-            facts.push(format!("blocked behind the cycle: {waiting}"));
+            facts.push(format!("blocked behind the deadlock: {waiting}"));
         }
     }
     if !facts.is_empty() {
