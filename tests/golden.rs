@@ -216,11 +216,12 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 10] {
     // No exporter ran when the host was recorded.
     let own = |_| false;
     let mut sockets = Sockets::new(proc.path(), BUDGET);
-    let (kinds, inodes) = fds::read(proc, broker, BUDGET).unwrap();
-    let mut again = || fds::read(proc, broker, BUDGET).map(|(_, inodes)| inodes);
-    let connections = sockets.owners(broker, &inodes, &mut again, &own);
+    let walked = fds::read(proc, broker, BUDGET).unwrap();
+    let mut again = || fds::read(proc, broker, BUDGET).map(|walked| walked.inodes);
+    let connections = sockets.owners(broker, &walked.inodes, &mut again, &own);
     let pass = fds::Pass {
-        kinds: Ok(kinds),
+        offline_log_dirs: walked.offline_log_dirs(broker),
+        kinds: Ok(walked.kinds),
         connections: Some(connections),
     };
     let bytes = fs::read(Path::new(HOST).join(format!("dumps/{id}.txt"))).unwrap();
