@@ -87,17 +87,10 @@ impl BlockingCollector for Fds {
             let walked = walked.as_ref().map_err(Failure::clone)?;
             owned.collect(&self.broker, &walked.inodes, &mut again)
         });
-        let offline_log_dirs = walked.as_ref().map_err(Failure::clone).and_then(|walked| {
-            let unknown = || {
-                let name = self.broker.name();
-                let why = "its locks of log dirs have other names than the log dirs";
-                Failure::new(Reason::Absent, format!("{name}: {why}"))
-            };
-            without_lock(&walked.locks, &self.broker).ok_or_else(unknown)
-        });
+        let known = walked.as_ref().map_err(Failure::clone);
         Ok(Pass {
+            offline_log_dirs: known.and_then(|walked| walked.offline_log_dirs(&self.broker)),
             kinds: walked.map(|walked| walked.kinds),
-            offline_log_dirs,
             connections,
         })
     }
@@ -111,6 +104,19 @@ pub struct Walked {
     pub inodes: HashSet<u64>,
     /// The first folders whose file `.lock` is open.
     locks: Vec<PathBuf>,
+}
+
+impl Walked {
+    /// The log dirs that the broker has given up.
+    ///
+    /// # Errors
+    /// If its locks have other names than its log dirs.
+    pub fn offline_log_dirs(&self, broker: &Broker) -> Result<Vec<PathBuf>, Failure> {
+        without_lock(&self.locks, broker).ok_or_else(|| {
+            let why = "its locks of log dirs have other names than the log dirs";
+            Failure::new(Reason::Absent, format!("{}: {why}", broker.name()))
+        })
+    }
 }
 
 /// Kafka has one for each log dir.

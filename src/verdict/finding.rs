@@ -10,7 +10,7 @@ use crate::model::EvidenceStatus;
 use crate::model::ProcessKey;
 pub use crate::model::Severity;
 use crate::model::named::named;
-use crate::model::{Moment, NamedIssue};
+use crate::model::{Moment, NamedIssue, duration_text};
 
 /// What is the same for every finding of a kind.
 #[derive(Debug)]
@@ -177,8 +177,30 @@ impl FindingId {
 pub struct Finding {
     pub id: FindingId,
     pub since: Moment,
+    /// When it was last seen, where it is gone and has not been for long enough to be over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Moment>,
     /// What it rests on, a sentence each.
     pub facts: Vec<String>,
+}
+
+impl Finding {
+    /// ` (clearing, last seen 4 s ago)`; empty while it is seen.
+    pub fn clearing(&self, now: Moment) -> String {
+        let text = |at| {
+            format!(
+                " (clearing, last seen {} ago)",
+                duration_text(now.since(at))
+            )
+        };
+        self.last_seen.map(text).unwrap_or_default()
+    }
+
+    /// With the id of the broker's process, where that belongs to a command.
+    pub fn what_to_do(&self, process: ProcessKey) -> String {
+        let pid = format!(" {}`", process.pid);
+        self.id.kind().what_to_do.replace(" PID`", &pid)
+    }
 }
 
 named! {
@@ -220,6 +242,8 @@ pub struct BrokerDiagnosis {
     pub sentence: String,
     /// `Restart it.`; empty where nothing is to be done.
     pub remedy: String,
+    /// What a healthy verdict does not cover.
+    pub unseen: Vec<&'static str>,
     /// Active ones, the worst first.
     pub findings: Vec<Finding>,
     /// Those whose readings are known, active or not.

@@ -171,7 +171,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
         if !deadlock.waiting.is_empty() {
             let waiting = deadlock.waiting.iter().map(|thread| &thread.thread);
             let waiting = first_of(waiting, deadlock.blocked());
-            facts.push(format!("blocked behind the cycle: {waiting}"));
+            facts.push(format!("blocked behind the deadlock: {waiting}"));
         }
     }
     if !facts.is_empty() {
@@ -319,7 +319,20 @@ fn file_handle_exhaustion(case: &Case<'_>) -> RuleResult {
         forecast,
         FDS_AHEAD,
     );
-    present_if(fact)
+    let kinds = fact.as_ref().and_then(|_| most_handles(case));
+    present_if(fact.into_iter().chain(kinds))
+}
+
+/// The two kinds of which there were most, when they were last counted.
+fn most_handles(case: &Case<'_>) -> Option<String> {
+    let mut kinds = case.broker.fd_kinds.fresh(case.now)?.named();
+    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let of_kind = |(kind, count): &(&str, u64)| format!("{count} of kind {kind}");
+    let most: Vec<String> = kinds.iter().take(2).map(of_kind).collect();
+    Some(format!(
+        "most of them, when last counted: {}",
+        most.join(", ")
+    ))
 }
 
 fn memory_maps_exhaustion(case: &Case<'_>) -> RuleResult {
@@ -400,7 +413,9 @@ fn file_handle_leak(case: &Case<'_>) -> RuleResult {
             duration_text(grown)
         )
     };
-    present_if(case.memory.fds.leak().map(fact))
+    let fact = case.memory.fds.leak().map(fact);
+    let kinds = fact.as_ref().and_then(|_| most_handles(case));
+    present_if(fact.into_iter().chain(kinds))
 }
 
 /// Fewer sockets without a table entry may come from reading the tables one after the other.

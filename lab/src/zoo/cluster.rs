@@ -35,7 +35,7 @@ impl Scenario for StuckController {
             kind: 17,
             what: "the controller's event thread waits in an event, with its lock, for what never comes",
             expected: Expected {
-                findings: &["stalled_pool", "metadata_stalled", "controller_stuck"],
+                findings: &["stalled_pool", "partial_stall", "metadata_stalled"],
                 cause: &["controller"],
                 gray: false,
                 before_harm: false,

@@ -1,7 +1,7 @@
 //! How long something must last before it counts, and how long it counts.
 
 use super::*;
-use crate::model::{LogLine, LogReport, LogSignatureCount, Severity};
+use crate::model::{FdKinds, LogLine, LogReport, LogSignatureCount, ProcessVitals, Severity};
 
 #[test]
 fn probes_and_signals_must_last_and_clean_readings_acquit_levels() {
@@ -249,4 +249,31 @@ fn a_broker_without_one_of_its_log_dirs_works_only_in_part() {
     };
     let facts = facts_of(scene.after(3, said), FindingId::LogDirFailed).unwrap();
     assert_eq!(facts, ["its log: Stopping serving replicas in dir /data1"]);
+}
+
+#[test]
+fn handles_that_run_out_come_with_the_kinds_of_which_there_are_most() {
+    let mut scene = scene();
+    let near = |broker: &mut BrokerSnapshot, now| {
+        let vitals = ProcessVitals {
+            state: 'S',
+            fd_limit_soft: Some(1000),
+            fd_limit_hard: None,
+            resident_bytes: 0,
+        };
+        broker.process = known(vitals, now);
+        broker.open_fds = known(990, now);
+        let kinds = FdKinds {
+            socket: 900,
+            jar: 70,
+            other: 20,
+            ..FdKinds::default()
+        };
+        broker.fd_kinds = known(kinds, now);
+    };
+    let facts = facts_of(scene.after(15, near), FindingId::FileHandleExhaustion).unwrap();
+    assert_eq!(
+        facts.last().unwrap(),
+        "most of them, when last counted: 900 of kind socket, 70 of kind jar"
+    );
 }
