@@ -37,8 +37,8 @@ catalogue! {
         "1 if the newest config file and web config file, with its certificates, are in use; 0 if one of them could not be taken, and the one of before is.");
     RELOAD_TIME = ("kafka_vitals_config_last_reload_success_timestamp_seconds", [],
         "When settings were taken last, in seconds since 1970.");
-    BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid", "cluster_id"],
-        "1 for each broker process found on this host, with the data of its command line, properties, jars and meta.properties; a label is empty where it is unknown.");
+    BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid", "cluster_id", "pod", "namespace"],
+        "1 for each broker process found on this host, with the data of its command line, properties, jars and meta.properties, and the pod of Kubernetes that it runs in; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
         "1 for the state of the broker, 0 for the others. state is healthy (as far as it is read: without collector_success 1 of threads, no deadlock would be found), suspect (something indicates a problem and is being checked), gray (alive, not working), down (ended, or not serving yet) or unknown.");
     FINDING = ("kafka_vitals_finding_active", ["broker", "finding", "severity"],

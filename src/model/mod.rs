@@ -25,7 +25,9 @@ mod version;
 mod visible;
 mod zookeeper;
 
-pub use broker::{Broker, Features, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use broker::{
+    Broker, Features, Label, Listener, Mode, Pod, ProcessKey, Role, SecurityProtocol,
+};
 pub use cluster::{ClusterCounts, ClusterSource, Elsewhere, LostFollower, PartitionState, Peer};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};

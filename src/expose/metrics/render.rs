@@ -130,9 +130,18 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
         .map(|version| version.as_deref().unwrap_or(""));
     let pid = broker.process.pid.to_string();
     let cluster_id = broker.cluster_id.as_deref().unwrap_or_default();
+    let roles = roles.join(",");
+    let pod = broker.pod.as_ref();
+    let [name, namespace] = [
+        pod.and_then(|pod| pod.name.as_deref()),
+        pod.and_then(|pod| pod.namespace.as_deref()),
+    ]
+    .map(Option::unwrap_or_default);
     f.add(
         &BROKER_INFO,
-        &[label, kafka, java, mode, &roles.join(","), &pid, cluster_id],
+        &[
+            label, kafka, java, mode, &roles, &pid, cluster_id, name, namespace,
+        ],
         1.0,
     );
     let exposures = exposures(broker).ok();
