@@ -33,7 +33,7 @@ pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use groups::{GROUPS_NAMED, GroupLag, GroupState, GroupsReport, Rebalance};
-pub use log::{LogLine, LogReport, LogSignatureCount};
+pub use log::{LogLine, LogReport, LogSignatureCount, SHUTDOWN};
 pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
 pub use metadata_log::{MetadataLog, Registration};
 pub use probes::{CutPath, ListenerProbe, PeerProbe, Probe, ProbeError, ProbeReport};

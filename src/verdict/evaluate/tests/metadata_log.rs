@@ -238,7 +238,7 @@ fn a_broker_that_starts_or_ends_is_fenced_and_well() {
         registered(FENCED)(broker, now);
         broker.probes = known(probe(Some((Reason::Refused, false))), now);
     };
-    assert_eq!(scene().after(30, closed).state, BrokerState::Down);
+    assert_eq!(scene().after(30, closed).state, BrokerState::Starting);
     let no_listener = |broker: &mut BrokerSnapshot, now: Moment| {
         registered(FENCED)(broker, now);
         broker.accept_queues = known(Vec::new(), now);
