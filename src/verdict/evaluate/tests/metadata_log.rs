@@ -295,7 +295,7 @@ fn a_replica_stands_still_where_records_are_due_or_others_have_them() {
     assert_eq!(id, FindingId::MetadataStalled);
     assert_eq!(
         fact,
-        "no record for 11 s after offset 1000, while one is due every 500 ms"
+        "no record for 11 s after offset 1000, while one is due every 500 ms: the controllers have no quorum, or it does not reach them"
     );
     let (_, fact) = stalled(11, None, Some(("A", Some(1001)))).unwrap();
     assert_eq!(
