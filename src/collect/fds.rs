@@ -31,7 +31,7 @@ pub struct Fds {
 #[derive(Debug)]
 pub struct Pass {
     pub kinds: Result<FdKinds, Failure>,
-    /// See [`without_lock`].
+    /// Those that the broker has given up.
     pub offline_log_dirs: Result<Vec<PathBuf>, Failure>,
     /// None where the collector is switched off.
     pub connections: Option<Result<connections::Owned, Failure>>,

@@ -25,7 +25,8 @@ pub fn sentence(
     let Some(over) = newest.filter(|_| !deciding().any(is_seen)) else {
         return of_findings(broker, diagnosis, is_starting, is_seen, now);
     };
-    let (text, _) = of_findings(broker, diagnosis, is_starting, |_| true, now);
+    let is_newest = |finding: &Finding| finding.last_seen == over.last_seen;
+    let (text, _) = of_findings(broker, diagnosis, is_starting, is_newest, now);
     let text = text.trim_end_matches('.');
     (format!("{text}{}.", over.clearing(now)), "Wait.".to_owned())
 }
