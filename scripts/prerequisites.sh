@@ -77,6 +77,7 @@ check_dist() {
     check_go
     have git || lack git "git: names the commit"
     have buildah || lack buildah "buildah: makes the image, without a daemon"
+    have xz || lack xz-utils "xz: compresses the .deb"
 }
 
 check_package_test() {
