@@ -158,6 +158,9 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// A request waits no longer for a file system that hangs.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Called with what the newest files say, or None where they cannot be used, when that was found out.
+type Report = dyn Fn(Option<&WebConfig>) + Send + Sync;
+
 /// The web config in use, read again when a file has changed.
 pub struct Live {
     path: PathBuf,
@@ -165,8 +168,7 @@ pub struct Live {
     /// Held by the request that waits for a look.
     looker: tokio::sync::Mutex<BlockingWorker<()>>,
     pub logins: Arc<Logins>,
-    /// Called with what the newest files say, or None where they cannot be used, when that was found out.
-    report: Box<dyn Fn(Option<&WebConfig>) + Send + Sync>,
+    report: Box<Report>,
 }
 
 struct State {
