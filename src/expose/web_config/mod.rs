@@ -166,8 +166,10 @@ pub struct Live {
     looker: tokio::sync::Mutex<BlockingWorker<()>>,
     pub logins: Arc<Logins>,
     /// Called with what the newest files say, or None where they cannot be used, when that was found out.
-    report: Box<dyn Fn(Option<&WebConfig>) + Send + Sync>,
+    report: Box<Report>,
 }
+
+type Report = dyn Fn(Option<&WebConfig>) + Send + Sync;
 
 struct State {
     used: Arc<WebConfig>,
