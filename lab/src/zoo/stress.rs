@@ -115,7 +115,8 @@ fn reassignment(stage: &mut Stage) -> Result<()> {
     let cluster = &stage.cluster;
     let old = !is_new(cluster.version().name);
     let topic = format!("moved-{}", TOPICS.fetch_add(1, Ordering::Relaxed));
-    cluster.create_topic(&topic, 1, 1)?;
+    // Its one replica accepts what the others will fetch.
+    cluster.create_topic_with(&topic, 1, 1, &["min.insync.replicas=1"])?;
     let metadata = cluster.metadata(1)?;
     let of_topic = metadata.partitions.iter().find(|one| one.topic == topic);
     let leader = of_topic.and_then(|one| one.leader).unwrap_or(1);
