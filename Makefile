@@ -53,6 +53,11 @@ package-test: ## install, run beside a real broker, upgrade and purge the packag
 	@scripts/prerequisites.sh build brokers package-test
 	@scripts/package-test.sh
 
+.PHONY: image-test
+image-test: ## the image of `make dist` by podman beside a real broker in a container: everything is known (root)
+	@scripts/prerequisites.sh build brokers package-test image-test
+	@scripts/image-test.sh
+
 .PHONY: lint
 lint: ## rustfmt, clippy without a warning, the map of the code, its documentation, the scripts, the unit
 	@scripts/prerequisites.sh build lint delivery-lint
@@ -93,11 +98,10 @@ qualify: ## the tests that take too long for CI: run by hand, before a release
 	@scripts/page-pictures.sh target/pictures golden=tests/golden/page.html
 
 .PHONY: zoo
-zoo: ## every kind of half-dead broker, and what is found when: docs/zoo.md (100 minutes; KAFKA_VITALS_ZOO=NAME,NAME: some)
+zoo: ## every kind of half-dead broker, and what is found when: docs/zoo.md (100 minutes; KAFKA_VITALS_ZOO=NAME,NAME: these rows)
 	@scripts/prerequisites.sh build brokers
 	@$(in_shell) cargo build --locked --release
-# A part of it is printed, and changes no file.
-	@$(in_shell) cargo run --locked -p lab -- zoo $${KAFKA_VITALS_ZOO:---table docs/zoo.md --healthy 10}
+	@$(in_shell) cargo run --locked -p lab -- zoo --table docs/zoo.md $${KAFKA_VITALS_ZOO:---healthy 10}
 
 .PHONY: soak
 soak: ## half an hour of trouble and attacks at once; prints the table of docs/reliability.md

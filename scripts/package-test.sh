@@ -131,6 +131,16 @@ inside dpkg -i /root/new.deb
 is active inactive "an upgrade starts nothing"
 is enabled enabled "an upgrade keeps what is enabled"
 
+say "as root, by the drop-in of docs/install.md"
+inside mkdir -p /etc/systemd/system/kafka-vitals.service.d
+# shellcheck disable=SC2016 # no expansion is meant
+sed -n '/^## Brokers of several users/,/^## Upgrade/p' docs/install.md | sed -n '/^```ini/,/^```/p' | sed '/^```/d; s/kafka,confluent/kafka/' \
+    >"$root/etc/systemd/system/kafka-vitals.service.d/override.conf"
+inside systemctl daemon-reload
+inside systemctl start kafka-vitals
+wait_for 60 "as root everything is known" all_known
+[[ $(inside stat -c %u "/proc/$(main_pid)") == 0 ]] || die "it does not run as root"
+
 say "remove and purge"
 inside dpkg -r kafka-vitals
 ! inside sh -c 'grep -qsx kafka-vitals /proc/[0-9]*/comm' || die "it still runs"

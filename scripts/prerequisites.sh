@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a make target lacks, or stops with the list of what to install.
 #   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [oldest-java] [prometheus] [yamllint]
-#       [node-exporter] [deny] [delivery-lint] [static-amd64] [static-arm64] [dist] [package-test] [manifests]
+#       [node-exporter] [deny] [delivery-lint] [static-amd64] [static-arm64] [dist] [package-test] [image-test] [manifests]
 # It is silent when nothing is missing. Debian packages come by apt, with root or sudo. Prometheus' tools are only
 # unpacked into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
@@ -83,6 +83,12 @@ check_package_test() {
     have rpm || lack rpm "rpm: installs the .rpm into a folder"
     have debootstrap || lack debootstrap "debootstrap: a fresh Debian to install into"
     have systemd-nspawn || lack systemd-container "systemd-nspawn: boots that Debian"
+}
+
+check_image_test() {
+    have podman || lack podman "podman: runs the image"
+    have runc || lack runc "runc: the runtime of the containers"
+    have curl || lack curl "curl: reads the metrics"
 }
 
 check_pip() {
@@ -324,6 +330,7 @@ for need in "$@"; do
         ;;
     dist) check_dist ;;
     package-test) check_package_test ;;
+    image-test) check_image_test ;;
     manifests)
         check_go
         check_pip "the schemas of Kubernetes"

@@ -1,7 +1,7 @@
 //! What was typed: the raw command line. [`crate::config`] turns it into checked settings.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -49,11 +49,46 @@ pub struct InstallArgs {
     pub folder: PathBuf,
 }
 
+/// Where to ask an exporter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExporterAddress {
+    text: String,
+    /// To be tried in this order.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl std::fmt::Display for ExporterAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// No other name is looked up: a name server that is silent must not hold up a probe.
+impl std::str::FromStr for ExporterAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "expected IP:PORT, [IPV6]:PORT or localhost:PORT, e.g. 127.0.0.1:10052";
+        let addresses = match text.strip_prefix("localhost:") {
+            Some(port) => {
+                let port: u16 = port.parse().map_err(|_| expected)?;
+                vec![
+                    (Ipv4Addr::LOCALHOST, port).into(),
+                    (Ipv6Addr::LOCALHOST, port).into(),
+                ]
+            }
+            None => vec![text.parse().map_err(|_| expected)?],
+        };
+        let text = text.to_owned();
+        Ok(ExporterAddress { text, addresses })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct LiveArgs {
-    /// Address of the exporter.
+    /// Address of the exporter, IP:PORT or localhost:PORT.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10052")]
-    pub address: SocketAddr,
+    pub address: ExporterAddress,
     /// The broker's id or label; not needed where one broker runs on the host.
     #[arg(long, value_name = "BROKER")]
     pub broker: Option<String>,
@@ -64,9 +99,9 @@ pub struct LiveArgs {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Address of the exporter.
+    /// Address of the exporter, IP:PORT or localhost:PORT.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10052")]
-    pub address: SocketAddr,
+    pub address: ExporterAddress,
     /// Settings that discovery cannot know, in YAML, as for the exporter.
     #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
@@ -138,8 +173,9 @@ pub struct ReplayArgs {
     /// Serve nothing: print the timeline and the last verdicts, and exit; at --speed max.
     #[arg(long, conflicts_with = "listen")]
     pub output: Option<Format>,
-    /// Address to serve metrics and pages on; may be given more than once. By default no other host can take them for now.
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:10052", value_parser = listen_address)]
+    /// Address to serve metrics and pages on; may be given more than once. Default: 127.0.0.1:10052, or another port of this
+    /// host where an exporter uses that one. No other host can take them for now.
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", value_parser = listen_address)]
     pub listen: Vec<SocketAddr>,
 }
 

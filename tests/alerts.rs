@@ -377,11 +377,19 @@ fn alerts_runbooks_and_findings_belong_together() {
             .lines()
             .filter_map(|line| line.strip_prefix("## "))
             .collect();
-        assert_eq!(
-            parts,
-            ["Meaning", "Impact", "Diagnosis", "Mitigation"],
-            "{name}"
-        );
+        let expected = [
+            "Three commands",
+            "Meaning",
+            "Impact",
+            "Diagnosis",
+            "Mitigation",
+            "Kubernetes",
+        ];
+        assert_eq!(parts, expected, "{name}");
+        let commands = text.split("```").nth(1).unwrap();
+        let commands = commands.strip_prefix("sh\n").unwrap_or_default();
+        assert_eq!(commands.lines().count(), 3, "{name}: {commands}");
+        assert!(text.contains("**Time to recover:** "), "{name}");
         let page = runbooks::page(name).unwrap().into_string();
         for link in page.split("href=\"/runbooks/").skip(1) {
             assert!(

@@ -131,7 +131,7 @@ fn dumps_alone_show_their_deadlocks_in_order() {
         text.find(what)
             .unwrap_or_else(|| panic!("{what} is not in {text}"))
     };
-    let waiting = "blocked behind the cycle: executor-Heartbeat";
+    let waiting = "blocked behind the deadlock: executor-Heartbeat";
     let places = [
         "219.txt",
         waiting,
@@ -538,6 +538,7 @@ fn a_broker_that_its_bundle_calls_gray_is_not_acquitted() {
             .into(),
         findings: vec![Finding {
             id: FindingId::ApiUnresponsive,
+            last_seen: None,
             since: Moment(1),
             facts: vec!["api: no answer within 2 s".into()],
         }],

@@ -44,7 +44,7 @@ fn missing_brokers_refused_writes_and_a_log_that_stands_still() {
         assert_eq!(metrics.of("under_min_isr_partitions", 1), Some(0.0));
         assert_eq!(metrics.of("leader_partitions", controller), None);
         assert!(metrics.of("metadata_log_age_seconds", controller).unwrap() < 5.0);
-        assert!(exporter.page().contains("from the metadata log"));
+        assert!(exporter.page().contains("source: metadata log"));
         let of_cluster = |id: i32| {
             let start = format!("broker_info{{broker=\"{id}\"");
             let info = metrics.0.keys().find(|series| series.starts_with(&start));

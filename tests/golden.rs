@@ -216,11 +216,12 @@ fn updates(proc: &ProcRoot, broker: &Arc<Broker>) -> [Update; 10] {
     // No exporter ran when the host was recorded.
     let own = |_| false;
     let mut sockets = Sockets::new(proc.path(), BUDGET);
-    let (kinds, inodes) = fds::read(proc, broker, BUDGET).unwrap();
-    let mut again = || fds::read(proc, broker, BUDGET).map(|(_, inodes)| inodes);
-    let connections = sockets.owners(broker, &inodes, &mut again, &own);
+    let walked = fds::read(proc, broker, BUDGET).unwrap();
+    let mut again = || fds::read(proc, broker, BUDGET).map(|walked| walked.inodes);
+    let connections = sockets.owners(broker, &walked.inodes, &mut again, &own);
     let pass = fds::Pass {
-        kinds: Ok(kinds),
+        offline_log_dirs: walked.offline_log_dirs(broker),
+        kinds: Ok(walked.kinds),
         connections: Some(connections),
     };
     let bytes = fs::read(Path::new(HOST).join(format!("dumps/{id}.txt"))).unwrap();
@@ -421,10 +422,10 @@ fn other_tools_reported_the_same_of_the_recorded_host() {
         let unread: u64 = waiting.iter().map(|row| row.receive_queue - 1).sum();
         let with_unread = waiting.iter().filter(|row| row.receive_queue > 1).count();
         same(
-            &format!("unread_close_wait_connections{{broker=\"{id}\",role=\"server\"}}"),
+            &format!("unread_close_wait_connections{{broker=\"{id}\",direction=\"in\"}}"),
             with_unread as u64,
         );
-        let of = |state: &str| format!("{{broker=\"{id}\",role=\"server\",state=\"{state}\"}}");
+        let of = |state: &str| format!("{{broker=\"{id}\",direction=\"in\",state=\"{state}\"}}");
         same(&format!("receive_queue_bytes{}", of("close_wait")), unread);
         let established = in_state("ESTAB");
         let queued = |queue: fn(&Row) -> u64| established.iter().map(|row| queue(row)).sum::<u64>();
@@ -503,7 +504,7 @@ fn other_tools_reported_the_same_of_the_recorded_host() {
         assert!(reported.of(harm, deadlocked[0]).unwrap() > 0.0, "{harm}");
     }
     let unread = format!(
-        "unread_close_wait_connections{{broker=\"{}\",role=\"server\"}}",
+        "unread_close_wait_connections{{broker=\"{}\",direction=\"in\"}}",
         deadlocked[0]
     );
     assert!(reported.get(&unread).unwrap() > 0.0);

@@ -54,6 +54,7 @@ fn start() -> Server {
         saved: what_is_saved,
         clock,
         telemetry_path: PATH.into(),
+        port: None,
         answers: Arc::default(),
     };
     let access = Access {
@@ -407,7 +408,8 @@ fn the_liveness_probe_answers() {
             String::from_utf8(body).unwrap(),
         )
     };
-    let ask = |broker| live::ask(server.address, broker, Duration::from_secs(5));
+    let address = server.address.to_string().parse().unwrap();
+    let ask = |broker| live::ask(&address, broker, Duration::from_secs(5));
     // Nothing is known yet.
     for path in ["/live", "/brokers/219/live"] {
         assert_eq!(status(path).0, "200", "{path}");
@@ -443,6 +445,22 @@ fn the_liveness_probe_answers() {
     ] {
         assert_eq!(status(path).0, expected, "{path}");
     }
+    // A process that has ended is known by its verdict, and is no reason for a restart.
+    let mut snapshot = deadlocked(&server).snapshot.as_ref().clone();
+    let broker = Arc::make_mut(&mut snapshot.brokers[0]);
+    (broker.ended, broker.deadlock) = (Some(server.clock.now()), None);
+    let view = View::of(
+        &mut Evaluator::default(),
+        Arc::new(snapshot),
+        server.clock.now(),
+    );
+    server.publish.send_replace(Arc::new(view));
+    let (code, text) = status("/brokers/219/live");
+    assert!(
+        code == "200" && text.starts_with("Broker 219 is down: its process ended at "),
+        "{code} {text}"
+    );
+    assert!(matches!(ask(Some("219")), Outcome::Live(said) if text.trim() == said));
 }
 
 #[test]

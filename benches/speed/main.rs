@@ -14,6 +14,7 @@ mod metadata_log;
 mod metrics_page;
 mod report;
 mod rest;
+mod saved;
 mod thread_dumps;
 mod worker;
 
@@ -27,11 +28,12 @@ use report::Row;
 type Subject = fn(&Bench) -> Result<Vec<Row>>;
 
 /// A subject that cannot be measured here returns no row and notes why with [`Bench::skip`].
-const SUBJECTS: [(&str, Subject); 8] = [
+const SUBJECTS: [(&str, Subject); 9] = [
     ("handles", handles::run),
     ("connections", connections::run),
     ("threads", thread_dumps::run),
     ("text", dump_text::run),
+    ("saved", saved::run),
     ("metadata", metadata::run),
     ("metadata-log", metadata_log::run),
     ("metrics", metrics_page::run),

@@ -43,7 +43,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         "only {series} series: something is unknown\n{text}"
     );
     ensure!(
-        html.contains(">200 more are blocked behind the cycle<"),
+        html.contains(">200 more are blocked behind the deadlock<"),
         "{html}"
     );
 

@@ -48,6 +48,16 @@ pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>, more: &[S
     command
 }
 
+/// Prints the peak of resident memory of `kafka-vitals analyze`, in bytes, and its answer.
+fn analyze(path: &str) -> Result<()> {
+    let output = Command::new(KAFKA_VITALS)
+        .args(["analyze", path])
+        .output()?;
+    ensure!(output.status.success(), "analyze {path}: {output:?}");
+    println!("{}", usage::children_peak()?);
+    Ok(std::io::stdout().write_all(&output.stdout)?)
+}
+
 pub fn run(arguments: &[String]) -> Result<()> {
     let hard = getrlimit(Resource::Nofile).maximum;
     setrlimit(
@@ -69,6 +79,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["count-states", rounds, port] => count_states(number(rounds)?, number(port)?),
         ["pulse", rounds, port] => pulse(number(rounds)?, number(port)?),
         ["owners", rounds, port] => owners(number(rounds)?, number(port)?),
+        ["analyze", path] => analyze(path),
         ["dump", rounds, pid] => thread_dumps(number(rounds)?, number(pid)?),
         ["progress", passes, pid] => progress(number(passes)?, number(pid)?),
         ["bare-dump", rounds, pid] => bare_dumps(number(rounds)?, number(pid)?),
@@ -354,7 +365,7 @@ fn collectors_of_broker(rounds: usize) -> Result<()> {
     })?;
     // With the walk over the fds, in whose pass they are counted.
     measure(C::Connections, &mut || {
-        let inodes = || fds::read(&proc, &broker, PATIENCE).map(|(_, inodes)| inodes);
+        let inodes = || fds::read(&proc, &broker, PATIENCE).map(|walked| walked.inodes);
         let read = inodes()?;
         sockets.owners(&broker, &read, &mut || inodes(), &|_| false)?;
         Ok(())

@@ -119,9 +119,10 @@ impl Member {
     }
 }
 
-/// The brokers (id and port) and partitions of a Metadata response.
+/// The controller, the brokers (id and port) and partitions of a Metadata response.
 #[derive(Debug, Default)]
 pub struct Metadata {
+    pub controller: Option<i32>,
     pub brokers: Vec<(i32, u16)>,
     pub partitions: Vec<Partition>,
 }
@@ -288,7 +289,10 @@ impl Connection {
         let body = self.metadata_body()?;
         let response = MetadataResponse::decode(&mut body.as_slice(), METADATA).map_err(invalid)?;
         let ids = |nodes: Vec<BrokerId>| nodes.into_iter().map(|id| id.0).collect();
-        let mut metadata = Metadata::default();
+        let mut metadata = Metadata {
+            controller: Some(response.controller_id.0).filter(|id| *id >= 0),
+            ..Metadata::default()
+        };
         for broker in response.brokers {
             let port = u16::try_from(broker.port).map_err(invalid)?;
             metadata.brokers.push((broker.node_id.0, port));

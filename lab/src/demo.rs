@@ -300,7 +300,7 @@ pub fn print_readings(cluster: &Cluster, exporter: Option<&Exporter>, when: &str
             format!(
                 "{:>4} handles {:>4} CLOSE_WAIT  ISR alone {:>2}  deadlock {}",
                 shown("open_file_handles", ""),
-                shown("connections", ",role=\"server\",state=\"close_wait\""),
+                shown("connections", ",direction=\"in\",state=\"close_wait\""),
                 shown("isr_leader_alone_partitions", ""),
                 shown("deadlock_detected", "")
             )

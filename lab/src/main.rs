@@ -102,7 +102,7 @@ struct ZooOptions {
     /// The folder for logs, and everything that was said
     #[arg(long, default_value = "target/zoo")]
     logs: PathBuf,
-    /// The table to write, and beside it the same as JSON
+    /// The table in which the rows of these scenarios are replaced, and beside it the same as JSON
     #[arg(long)]
     table: Option<PathBuf>,
 }
@@ -274,7 +274,7 @@ fn incident(
 }
 
 fn zoo(options: ZooOptions, stop: &mpsc::Receiver<()>) -> Result<()> {
-    let run = zoo::run(
+    zoo::run(
         &zoo::Options {
             exporter: options.exporter.canonicalize()?,
             versions: options.versions,
@@ -282,18 +282,10 @@ fn zoo(options: ZooOptions, stop: &mpsc::Receiver<()>) -> Result<()> {
             scenarios: !options.only_healthy,
             healthy: Duration::from_secs_f64(60.0 * options.healthy),
             logs: options.logs,
+            table: options.table,
         },
         stop,
-    )?;
-    match options.table {
-        Some(table) => {
-            std::fs::write(&table, run.markdown())?;
-            let json = serde_json::to_string_pretty(&run.json())?;
-            std::fs::write(table.with_extension("json"), json + "\n")?;
-        }
-        None => println!("\n{}", run.markdown()),
-    }
-    Ok(())
+    )
 }
 
 /// Returns a channel that receives at SIGINT, SIGTERM, SIGHUP and the end of a piped stdin.

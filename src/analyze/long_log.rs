@@ -10,10 +10,10 @@ use std::sync::LazyLock;
 
 use memchr::memmem;
 
-use super::formats::server_log::{self, Known, Saying};
+use super::formats::server_log::{self, Alike, Known, Saying};
 use super::formats::wrapped::Wrapping;
 use crate::model::Severity;
-use crate::threads::log_signatures::{Found, LogMatcher, LogReader};
+use crate::threads::log_signatures::{Found, LogMatcher, LogReader, log_signatures};
 
 /// The first lines stay as they are: by them the file is recognised.
 const BEGINNING: usize = 64 << 10;
@@ -21,8 +21,9 @@ const BEGINNING: usize = 64 << 10;
 const MOST_PARTITIONS: usize = 100_000;
 /// Containers in one file that are known apart.
 const MOST_CONTAINERS: usize = 64;
-/// Lines of one signature that are kept; then only the last one.
-pub(super) const KEPT_OF_SIGNATURE: u64 = 1_000;
+/// Lines of one signature that are kept, by its severity; then only the last one.
+const KEPT_OF_CRITICAL: u64 = 1_000;
+const KEPT_OF_WARNING: u64 = 100;
 /// A longer line is not examined.
 const MOST_OF_LINE: usize = 1 << 20;
 
@@ -45,13 +46,19 @@ struct Container {
     pending: Vec<u8>,
     /// Where that line is about an ISR, the partition; else empty.
     pending_partition: String,
+    /// Where that line is one of `disconnects`, the broker.
+    pending_disconnect: Option<i32>,
+    /// Where the last line with a time is that was kept.
+    end: Option<usize>,
     /// By partition the last line about its ISR. A log of an incident may consist of them.
     isr_changes: HashMap<String, Vec<u8>>,
     /// Finds the lines that count: of those below one line, the first of each signature.
     reader: LogReader,
-    /// By critical signature how many lines were kept, and the last one of those that were not, with the one that it is
+    /// By signature how many lines were kept, and the last one of those that were not, with the one that it is
     /// below.
     signatures: BTreeMap<usize, (u64, Vec<u8>)>,
+    /// By broker the last line about a lost connection of those that were not kept, with the one that it is below.
+    disconnects: BTreeMap<i32, Vec<u8>>,
     /// The next lines may be the stack of an exception.
     is_below_log_line: bool,
 }
@@ -62,13 +69,23 @@ pub(super) fn known_signatures() -> Option<&'static LogMatcher> {
     MATCHER.as_ref()
 }
 
+/// How many lines of a signature are kept. None where its lines say nothing by it.
+pub(super) fn kept_of(signature: usize) -> Option<u64> {
+    let of = log_signatures().get(signature)?;
+    match of.severity {
+        Severity::Critical => Some(KEPT_OF_CRITICAL),
+        // The broker that it lost is a fact of its own.
+        Severity::Warning if of.name != "peer_disconnected" => Some(KEPT_OF_WARNING),
+        Severity::Warning | Severity::Info => None,
+    }
+}
+
 impl Container {
     /// Keeps the last line about the ISR of a partition. Returns false where there are too many.
     fn keep_change(&mut self, partition: &str, line: &str) -> bool {
         let is_full = self.isr_changes.len() >= MOST_PARTITIONS;
         if let Some(last) = self.isr_changes.get_mut(partition) {
-            last.clear();
-            last.extend_from_slice(line.as_bytes());
+            replace(last, b"", line);
         } else if is_full {
             return false;
         } else {
@@ -78,39 +95,69 @@ impl Container {
         true
     }
 
-    /// Whether a line is kept because of a critical signature. `line` is that of the file, and `text` without what wraps it.
+    /// Keeps the last line about a lost connection to a broker, with the one that it is below.
+    fn keep_disconnect(&mut self, alike: Alike, line: &str) {
+        let Some(id) = alike.disconnect else { return };
+        let above: &[u8] = match alike.is_below {
+            true => &self.pending,
+            false => b"",
+        };
+        replace(self.disconnects.entry(id).or_default(), above, line);
+    }
+
+    /// The pending line is kept, and not a second time as the last one of its kind.
+    fn forget_pending(&mut self) {
+        self.isr_changes.remove(&self.pending_partition);
+        self.pending_partition.clear();
+        if let Some(id) = self.pending_disconnect.take() {
+            self.disconnects.remove(&id);
+        }
+    }
+
+    /// Whether a line is kept because of its signature. `line` is that of the file, and `text` without what wraps it.
     fn keeps_signature(&mut self, line: &str, text: &str, says: Saying<'_>) -> bool {
         let Some(matcher) = known_signatures() else {
             return false;
         };
-        let mut critical = Vec::new();
+        let mut signed = Vec::new();
         let mut found = |Found { signature, .. }: Found| {
-            let severity = matcher.signature(signature).map(|(_, severity)| severity);
-            if severity == Some(Severity::Critical) {
-                critical.push(signature);
-            }
+            signed.extend(kept_of(signature).map(|most| (signature, most)));
         };
         let text = text.trim_end_matches('\n').as_bytes();
-        self.reader.read(text, matcher, &mut found);
-        self.reader.read(b"\n", matcher, &mut found);
+        self.reader.line(text, matcher, &mut found);
         let mut is_kept = false;
-        for signature in &critical {
+        for (signature, most) in &signed {
             let (kept, _) = self.signatures.entry(*signature).or_default();
-            if *kept + 1 < KEPT_OF_SIGNATURE {
+            if *kept + 1 < *most {
                 *kept += 1;
                 is_kept = true;
             }
         }
-        let first = critical.first().filter(|_| !is_kept);
-        if let Some((_, last)) = first.and_then(|first| self.signatures.get_mut(first)) {
-            last.clear();
-            if says == Saying::OtherLine {
-                last.extend_from_slice(&self.pending);
-            }
-            last.extend_from_slice(line.as_bytes());
+        let first = signed.first().filter(|_| !is_kept);
+        if let Some((_, last)) = first.and_then(|(first, _)| self.signatures.get_mut(first)) {
+            let above: &[u8] = match says {
+                Saying::OtherLine => &self.pending,
+                _ => b"",
+            };
+            replace(last, above, line);
         }
         is_kept
     }
+}
+
+/// Puts a line in place of another one, below what stands above it.
+fn replace(last: &mut Vec<u8>, above: &[u8], line: &str) {
+    last.clear();
+    last.extend_from_slice(above);
+    last.extend_from_slice(line.as_bytes());
+}
+
+/// Adds lines to others, the last of which may have no end.
+fn add(text: &mut Vec<u8>, lines: &[u8]) {
+    if text.last().is_some_and(|last| *last != b'\n') && !lines.is_empty() {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(lines);
 }
 
 impl LongLog {
@@ -150,20 +197,23 @@ impl LongLog {
         if !last.is_empty() {
             self.line(&last);
         }
-        // The line with which a container's log ends comes after its others, that with which the file ends last of all.
-        let mut end = Vec::new();
+        // The line with a time with which a container's log ends comes after its others.
+        let ends = self.containers.values().filter(|of| of.pending.is_empty());
+        let end = ends.filter_map(|container| container.end).min();
+        let end = self.kept.split_off(end.unwrap_or(self.kept.len()));
+        let mut pending = Vec::new();
         for mut container in self.containers.into_values() {
-            container.isr_changes.remove(&container.pending_partition);
-            let lines = container.isr_changes.into_values();
+            container.forget_pending();
             let signatures = container.signatures.into_values().map(|(_, last)| last);
-            for line in signatures.chain(lines).chain([container.pending]) {
-                match line.ends_with(b"\n") {
-                    true => self.kept.extend(line),
-                    false => end.extend(line),
-                }
+            let apart = signatures.chain(container.disconnects.into_values());
+            for lines in apart.chain(container.isr_changes.into_values()) {
+                add(&mut self.kept, &lines);
             }
+            pending.push(container.pending);
         }
-        self.kept.extend(end);
+        for lines in [end].iter().chain(&pending) {
+            add(&mut self.kept, lines);
+        }
         self.kept
     }
 
@@ -177,9 +227,11 @@ impl LongLog {
         }
         for container in self.containers.values_mut() {
             container.pending.clear();
-            container.pending_partition.clear();
+            container.forget_pending();
             container.isr_changes.clear();
             container.signatures.clear();
+            container.disconnects.clear();
+            container.end = None;
         }
         drop(text);
         self.kept = beginning;
@@ -216,33 +268,44 @@ impl LongLog {
             return true;
         };
         let says = server_log::says(stripped.text, &mut container.known);
-        let is_critical = container.keeps_signature(line, stripped.text, says);
+        let is_signed = container.keeps_signature(line, stripped.text, says);
         let is_kept_apart = match says {
-            Saying::Nothing => !is_critical,
+            Saying::Nothing => !is_signed,
             Saying::IsrChange(partition) => container.keep_change(partition, line),
-            Saying::Something | Saying::OtherLine => false,
+            Saying::Alike(alike) if !is_signed => {
+                container.keep_disconnect(alike, line);
+                if alike.is_below {
+                    return false;
+                }
+                true
+            }
+            Saying::Alike(_) | Saying::Something | Saying::OtherLine => false,
         };
         if is_kept_apart {
-            container.pending.clear();
-            container.pending.extend_from_slice(line.as_bytes());
+            replace(&mut container.pending, b"", line);
             container.pending_partition.clear();
-            if let Saying::IsrChange(partition) = says {
-                container.pending_partition.push_str(partition);
+            container.pending_disconnect = None;
+            match says {
+                Saying::IsrChange(partition) => container.pending_partition.push_str(partition),
+                Saying::Alike(alike) => container.pending_disconnect = alike.disconnect,
+                _ => {}
             }
             container.is_below_log_line = true;
             return false;
         }
         if says == Saying::OtherLine {
             let is_below = container.is_below_log_line && is_of_exception(stripped.text);
-            if (is_below && !is_critical) || is_of_collector(stripped.text) {
+            if (is_below && !is_signed) || is_of_collector(stripped.text) {
                 return false;
             }
         }
         if is_of_dump(stripped.text) {
             container.is_below_log_line = false;
         }
-        container.isr_changes.remove(&container.pending_partition);
-        container.pending_partition.clear();
+        container.forget_pending();
+        if says != Saying::OtherLine || !container.pending.is_empty() {
+            container.end = Some(self.kept.len());
+        }
         self.kept.append(&mut container.pending);
         true
     }
@@ -308,7 +371,7 @@ fn is_of_dump(line: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::analyze::formats::server_log::Log;
+    use crate::analyze::formats::server_log::{KEPT_ALIKE, Log};
 
     fn shortened(text: &str, step: usize) -> String {
         let mut log = LongLog::default();
@@ -455,7 +518,7 @@ mod tests {
         assert!(short.contains("679] ERROR x (kafka.server.KafkaApis)\n"));
         assert!(short.contains("\nCaused by: java.lang.OutOfMemoryError: Java heap space\n"));
         let kept = short.matches("Cached zkVersion").count() as u64;
-        assert_eq!(kept, KEPT_OF_SIGNATURE);
+        assert_eq!(kept, KEPT_OF_CRITICAL);
         assert!(short.contains(&refused(0)) && short.contains(&refused(2_999)));
         assert!(!short.contains(&refused(1_500)));
     }
@@ -476,9 +539,65 @@ mod tests {
         let log = broker_log(1_000);
         for times in [7, 600, 3_000] {
             let text = format!("{log}{}{log}", failed.repeat(times));
-            let kept = KEPT_OF_SIGNATURE.min(times as u64);
+            let kept = KEPT_OF_CRITICAL.min(times as u64);
             assert_eq!(counted(&text), [times as u64]);
             assert_eq!(counted(&shortened(&text, 4096)), [kept]);
+        }
+    }
+
+    /// A log may consist of them as well. Each broker and partition stays, and when it was the last time.
+    #[test]
+    fn lines_that_are_alike_do_not_grow() {
+        let time = |n: usize| {
+            let (minutes, seconds) = (n / 60 % 60, n % 60);
+            format!("[2024-01-02 {:02}:{minutes:02}:{seconds:02},678]", n / 3600)
+        };
+        let failed = |n: usize, partition: usize| {
+            format!(
+                "{} WARN [Producer clientId=p] Got error produce response with correlation id {n} on topic-partition t-{partition}, retrying (2 attempts left). Error: NETWORK_EXCEPTION (org.apache.kafka.clients.producer.internals.Sender)\n",
+                time(n)
+            )
+        };
+        let lost = |n: usize, broker: usize| {
+            let connection =
+                format!("Connection to {broker} was disconnected before the response was read");
+            let (time, fetcher) = (
+                time(n),
+                "[ReplicaFetcher replicaId=1, leaderId=3, fetcherId=0]",
+            );
+            match n % 2 {
+                0 => format!(
+                    "{time} WARN {fetcher} Error (kafka.server.ReplicaFetcherThread)\njava.io.IOException: {connection}\n\tat a.B.c(D.java:7)\n"
+                ),
+                _ => format!(
+                    "{time} INFO {fetcher} Error: java.io.IOException: {connection}. (org.apache.kafka.clients.FetchSessionHandler)\n"
+                ),
+            }
+        };
+        let text: String = (0..12_000)
+            .map(|n| failed(n, n % 7 * (n / 11_000)))
+            .collect();
+        let short = shortened(&text, 4096);
+        assert!(short.len() < text.len() / 10 * 9);
+        let (log, whole) = (learned(&short), learned(&text));
+        let partitions = |log: &Log<'_>| log.produce_errors.keys().count();
+        assert_eq!((partitions(&log), partitions(&whole)), (7, 7));
+        // Six partitions that are new later, two lines above these, and the last line.
+        assert_eq!((log.alike(), log.last), (KEPT_ALIKE + 9, whole.last));
+        for last in [11_998, 11_999] {
+            let mut text: String = (0..last).map(|n| lost(n, 3)).collect();
+            text += &lost(last, 2);
+            let short = shortened(&text, 4096);
+            assert!(short.len() < text.len() / 10 * 9);
+            let (log, whole) = (learned(&short), learned(&text));
+            let ends = |log: &Log<'_>| {
+                let disconnects = log.disconnects.iter();
+                let ends = disconnects
+                    .map(|(id, times)| (*id, times.first.to_owned(), times.last.to_owned()));
+                ends.collect::<Vec<_>>()
+            };
+            assert_eq!(ends(&log), ends(&whole));
+            assert_eq!((log.alike(), log.last), (KEPT_ALIKE + 2, whole.last));
         }
     }
 

@@ -210,7 +210,7 @@ fn waiting(out: &mut String, found: &DeadlockFacts) {
     if !found.waiting.is_empty() {
         let all = found.waiting.len() + found.waiting_left_out;
         let waiting = first_of(&found.waiting, all);
-        let _ = writeln!(out, "  blocked behind the cycle: {waiting}");
+        let _ = writeln!(out, "  blocked behind the deadlock: {waiting}");
     }
 }
 
@@ -230,7 +230,7 @@ fn issue(out: &mut String, known: &NamedIssue) {
         let _ = writeln!(out, "    move to {advise}");
     }
     if !known.relatives.is_empty() {
-        let _ = writeln!(out, "    relatives: {}", known.relatives.join(", "));
+        let _ = writeln!(out, "    related issues: {}", known.relatives.join(", "));
     }
 }
 

@@ -117,13 +117,9 @@ fn is_anonymous(broker: &BrokerSnapshot) -> bool {
 
 /// Returns why the broker is not asked for its cluster.
 pub(super) fn not_asked(context: &BrokerContext) -> Option<&'static str> {
-    if context.broker.is_dedicated_controller() {
-        Some("a dedicated controller speaks Raft: it has no ISR to report and answers no clients")
-    } else if !context.config.collectors.is_on(CollectorName::Cluster) {
-        Some("the collector `cluster` is switched off")
-    } else {
-        None
-    }
+    context.broker.is_dedicated_controller().then_some(
+        "a dedicated controller speaks Raft: it has no ISR to report and answers no clients",
+    )
 }
 
 /// Runs for ever, unless the broker may not be asked.
@@ -387,7 +383,8 @@ impl ClusterClient {
                 "{name}: its id is unknown, so its partitions cannot be counted: {}",
                 hint(&self.broker)
             );
-            return Err(Failure::new(Reason::NoId, message));
+            let reason = self.broker.reason_or_denied(Reason::NoId);
+            return Err(Failure::new(reason, message));
         };
         let inter_broker = self.broker.inter_broker_listener.as_deref();
         let allowed = Allowed {

@@ -12,8 +12,8 @@ use super::{exporter, memory_maps};
 use crate::config::BrokerSettings;
 use crate::discover::{self, Discovery};
 use crate::model::{
-    Broker, BrokerSnapshot, CollectorName, CollectorStatus, ExporterVitals, Failure, Label, Moment,
-    Probe, ProcessKey, Reason, Snapshot, text,
+    Broker, BrokerSnapshot, CollectorName, ExporterVitals, Failure, Label, Moment, Probe,
+    ProcessKey, Reason, Snapshot, text,
 };
 use crate::sys::proc::ProcRoot;
 
@@ -220,15 +220,7 @@ fn end(broker: &mut BrokerSnapshot, now: Moment) {
     (ended.ended, ended.served) = (Some(now), broker.served || has_served(broker));
     let last = broker.last.take();
     ended.last = Some(last.unwrap_or_else(|| last_readings(broker, now)));
-    for collector in broker.collectors.keys() {
-        let status = CollectorStatus {
-            success: Some(false),
-            at: now,
-            error: Some(reason.clone()),
-            ..Default::default()
-        };
-        ended.collectors.insert(*collector, status);
-    }
+    // Its collectors have not failed: none runs any more.
     *broker = ended;
 }
 
@@ -259,8 +251,13 @@ fn log_found(known: &[Arc<BrokerSnapshot>], broker: &Broker, label: &str) {
     }
     let before = known.map_or(&[][..], |known| &known.broker.problems);
     for problem in &broker.problems {
-        if !before.contains(problem) {
-            tracing::warn!(broker = label, "{}", one_line(problem));
+        if before.contains(problem) {
+            continue;
+        }
+        // A warning about the rights of the exporter stands for all of them.
+        match broker.lacking.is_empty() {
+            true => tracing::warn!(broker = label, "{}", one_line(problem)),
+            false => tracing::debug!(broker = label, "{}", one_line(problem)),
         }
     }
 }

@@ -4,7 +4,10 @@
 pub mod connections;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use self::connections::Connections;
 use super::context::BrokerContext;
 use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
 use super::process::{failure, same_process};
-use crate::model::{Broker, BrokerSnapshot, CollectorName, Failure, FdKinds};
+use crate::model::{Broker, BrokerSnapshot, CollectorName, Failure, FdKinds, Reason};
 use crate::sys::proc::{self, Deadline, ProcRoot};
 
 /// Walks over the fds of one process.
@@ -28,6 +31,8 @@ pub struct Fds {
 #[derive(Debug)]
 pub struct Pass {
     pub kinds: Result<FdKinds, Failure>,
+    /// Those that the broker has given up.
+    pub offline_log_dirs: Result<Vec<PathBuf>, Failure>,
     /// None where the collector is switched off.
     pub connections: Option<Result<connections::Owned, Failure>>,
 }
@@ -46,9 +51,11 @@ impl Collector for Fds {
             let are_on = broker.collectors.contains_key(&CollectorName::Connections);
             Pass {
                 kinds: Err(failure.clone()),
+                offline_log_dirs: Err(failure.clone()),
                 connections: are_on.then_some(Err(failure)),
             }
         });
+        stamp.put(&mut broker.offline_log_dirs, pass.offline_log_dirs);
         let failure = stamp.put(&mut broker.fd_kinds, pass.kinds);
         stamp.finish(broker, CollectorName::Fds, failure.as_ref());
         if let Some(connections) = pass.connections {
@@ -73,37 +80,90 @@ impl BlockingCollector for Fds {
 
     fn collect(&mut self) -> Result<Pass, Failure> {
         let walk = || read(&self.proc, &self.broker, Self::DESCRIPTION.deadline / 2);
-        let (kinds, inodes) = match walk() {
-            Ok((kinds, inodes)) => (Ok(kinds), Ok(inodes)),
-            Err(failure) => (Err(failure.clone()), Err(failure)),
-        };
-        let mut again = || walk().map(|(_, inodes)| inodes);
+        let walked = walk();
+        let mut again = || walk().map(|walked| walked.inodes);
         let connections = self.connections.as_mut();
-        let connections =
-            connections.map(|owned| owned.collect(&self.broker, &inodes?, &mut again));
-        Ok(Pass { kinds, connections })
+        let connections = connections.map(|owned| {
+            let walked = walked.as_ref().map_err(Failure::clone)?;
+            owned.collect(&self.broker, &walked.inodes, &mut again)
+        });
+        let known = walked.as_ref().map_err(Failure::clone);
+        Ok(Pass {
+            offline_log_dirs: known.and_then(|walked| walked.offline_log_dirs(&self.broker)),
+            kinds: walked.map(|walked| walked.kinds),
+            connections,
+        })
     }
 }
 
-/// Counts the open fds by kind, and returns the inodes of the sockets among them. Blocking; what takes longer than
-/// `budget` is a failure.
-pub fn read(
-    proc: &ProcRoot,
-    broker: &Broker,
-    budget: Duration,
-) -> Result<(FdKinds, HashSet<u64>), Failure> {
+/// What the fds of a process lead to.
+#[derive(Debug, Default, PartialEq)]
+pub struct Walked {
+    pub kinds: FdKinds,
+    /// Of the sockets.
+    pub inodes: HashSet<u64>,
+    /// The first folders whose file `.lock` is open.
+    locks: Vec<PathBuf>,
+}
+
+impl Walked {
+    /// The log dirs that the broker has given up.
+    ///
+    /// # Errors
+    /// If its locks have other names than its log dirs.
+    pub fn offline_log_dirs(&self, broker: &Broker) -> Result<Vec<PathBuf>, Failure> {
+        without_lock(&self.locks, broker).ok_or_else(|| {
+            let why = "its locks of log dirs have other names than the log dirs";
+            Failure::new(Reason::Absent, format!("{}: {why}", broker.name()))
+        })
+    }
+}
+
+/// Kafka has one for each log dir.
+const MOST_LOCKS: usize = 256;
+
+/// Walks over the open fds. Blocking; what takes longer than `budget` is a failure.
+pub fn read(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Result<Walked, Failure> {
     let pid = broker.process.pid;
-    let mut kinds = FdKinds::default();
-    let mut inodes = HashSet::new();
+    let mut walked = Walked::default();
     let visited = proc.visit_fd_links(pid, Deadline::after(budget), |_, link| {
-        *count_of(&mut kinds, link) += 1;
-        inodes.extend(proc::socket_inode(link));
+        *count_of(&mut walked.kinds, link) += 1;
+        walked.inodes.extend(proc::socket_inode(link));
+        if let Some(dir) = link.strip_suffix(b"/.lock")
+            && walked.locks.len() < MOST_LOCKS
+        {
+            walked
+                .locks
+                .push(Path::new(OsStr::from_bytes(dir)).to_owned());
+        }
         ControlFlow::Continue(())
     });
     same_process(proc, broker.process)
         .and(visited)
         .map_err(|error| failure(broker, &error))?;
-    Ok((kinds, inodes))
+    Ok(walked)
+}
+
+/// The log dirs that a broker has given up: Kafka locks each, and unlocks it only when it has failed, or at the end. None
+/// where a lock is of no known log dir, whose name may have gone through a symbolic link.
+fn without_lock(locks: &[PathBuf], broker: &Broker) -> Option<Vec<PathBuf>> {
+    // It locks only the dir of its metadata log.
+    if broker.is_dedicated_controller() {
+        return Some(Vec::new());
+    }
+    let is_known = |lock: &PathBuf| {
+        broker.log_dirs.contains(lock) || broker.metadata_log_dir.as_ref() == Some(lock)
+    };
+    let (mut dirs, locked): (Vec<PathBuf>, Vec<PathBuf>) = broker
+        .log_dirs
+        .iter()
+        .cloned()
+        .partition(|dir| !locks.contains(dir));
+    // Before it locks the first one it is starting.
+    if locked.is_empty() {
+        dirs.clear();
+    }
+    locks.iter().all(is_known).then_some(dirs)
 }
 
 /// Where an fd with this link is counted.

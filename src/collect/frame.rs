@@ -155,6 +155,15 @@ impl Stamp {
             }
             return;
         }
+        // A warning about the rights of the exporter stands for all of them.
+        let is_denied = |failure: &&Failure| failure.reason == Reason::Denied;
+        if let Some(failure) = failure.filter(is_denied)
+            && !broker.broker.lacking.is_empty()
+        {
+            let (broker, collector) = (&broker.label, name.name());
+            tracing::debug!(broker, collector, "{}", one_line(&failure.message));
+            return;
+        }
         log_change(
             &broker.label,
             name,
@@ -173,6 +182,7 @@ impl Stamp {
             interval: self.interval,
             at: self.at,
             error: failure.map(|failure| failure.message.clone()),
+            reason: failure.map(|failure| failure.reason),
         }
     }
 }

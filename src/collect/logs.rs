@@ -3,6 +3,7 @@
 
 mod find;
 mod follow;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 use self::find::{Destination, FileId, Written, find};
 use self::follow::{LogFile, MOST_WAITING, Run};
+use self::settings::Settings;
 use super::context::{BrokerContext, LOGGED};
 use super::dump_service::Jvm;
 use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
@@ -23,6 +25,7 @@ use crate::model::{
     Broker, BrokerSnapshot, Clock, CollectorName, Failure, LogLine, LogReport, LogSignatureCount,
     Moment, Reason, Severity, text, visible,
 };
+use crate::sys::plain::FileError;
 use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::rights::FileRights;
 use crate::sys::rooted::Rooted;
@@ -262,7 +265,8 @@ impl Logs {
                     following.found = now;
                     return Ok(None);
                 }
-                return Ok(Some(no_file(broker, &output)));
+                let settings = settings::read(&self.proc, broker.process.pid);
+                return Ok(Some(no_file(broker, &output, settings)));
             }
         };
         let at_first = self.following.is_none();
@@ -399,7 +403,7 @@ fn matcher(own: &[OwnSignature]) -> Result<Arc<LogMatcher>, BuildError> {
 }
 
 /// Why a log is not followed that goes to standard output, which leads to `output`.
-fn no_file(broker: &Broker, output: &str) -> String {
+fn no_file(broker: &Broker, output: &str, settings: Option<Result<Settings, FileError>>) -> String {
     let kind = output.split(':').next().unwrap_or_default();
     let where_to = match kind {
         "pipe" | "socket" => format!(
@@ -412,8 +416,25 @@ fn no_file(broker: &Broker, output: &str) -> String {
             text::beginning(output, 100)
         ),
     };
-    let name = broker.name();
-    format!("{name} {where_to}; have log4j write a file as well, so that its log can be followed")
+    let remedy = match settings {
+        Some(Ok(Settings { path, files })) => {
+            let path = text::beginning(&path.display().to_string(), 200).to_owned();
+            match files.first() {
+                Some(file) => format!(
+                    "its log4j settings ({path}) name {}, which it has not opened: see whether it may write there, and \
+                     the beginning of its output, where log4j says why",
+                    text::beginning(file, 200)
+                ),
+                None => format!(
+                    "its log4j settings ({path}) name no file; have them name one as well, so that its log can be followed"
+                ),
+            }
+        }
+        Some(Err(error)) => format!("its log4j settings: {error}"),
+        None => "have log4j write a file as well, so that its log can be followed".to_owned(),
+    };
+    let (name, remedy) = (broker.name(), visible(&remedy).into_owned());
+    format!("{name} {where_to}; {remedy}")
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ pub fn none(broker: &Broker) -> Result<Option<&'static str>, Failure> {
         None => {
             let (name, problems) = (broker.name(), broker.problems.join("; "));
             let message = format!("{name}: it is unknown whether it runs with KRaft: {problems}");
-            Err(Failure::new(Reason::Io, message))
+            Err(Failure::new(broker.reason_or_denied(Reason::Io), message))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The collectors, and the frame that runs them within deadlines and cost ceilings.
 //!
-//! [`frame`] says what a collector is; their names and intervals are in [`CollectorName`]. `start` below is the list of
+//! [`frame`] says what a collector is; their names and intervals are in [`CollectorName`](crate::model::CollectorName). `start` below is the list of
 //! those that run for each broker. Three run in the pass of another: `connections` and `pools` have a file in its
 //! folder, and `sockets` is stored by [`accept_queues`]. What reads and counts for `sockets` and `connections` is in
 //! [`sockets`] and [`socket_tables`]. [`discovery`] runs once for the host. The other files serve all of these.
@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::InUse;
-use crate::model::{Clock, CollectorName, Snapshot};
+use crate::model::{Clock, Snapshot};
 use context::BrokerContext;
 use dump_service::DumpService;
 use frame::{BlockingCollector, Collector};
@@ -70,10 +70,9 @@ fn start(context: &BrokerContext) -> JoinSet<()> {
     tasks.own::<threads::Threads, _>(threads::run);
     // With `pools`.
     tasks.own::<progress::Progress, _>(progress::run);
-    // Where it is off, its readings say so.
-    tasks.spawn::<cluster::Cluster, _>(cluster::run);
+    tasks.own::<cluster::Cluster, _>(cluster::run);
     tasks.own::<groups::Groups, _>(groups::run);
-    tasks.spawn::<zookeeper::ZooKeeper, _>(zookeeper::run);
+    tasks.own::<zookeeper::ZooKeeper, _>(zookeeper::run);
     tasks.set
 }
 
@@ -92,20 +91,9 @@ impl Tasks<'_> {
         &mut self,
         run: impl Fn(BrokerContext) -> F + Send + 'static,
     ) {
-        if self.is_on(C::DESCRIPTION.name) {
-            self.spawn::<C, F>(run);
-        }
-    }
-
-    fn spawn<C: Collector, F: Future<Output = ()> + Send + 'static>(
-        &mut self,
-        run: impl Fn(BrokerContext) -> F + Send + 'static,
-    ) {
         let context = self.context.clone();
-        self.set.spawn(frame::supervised::<C, F>(context, run));
-    }
-
-    fn is_on(&self, name: CollectorName) -> bool {
-        self.context.config.collectors.is_on(name)
+        if context.config.collectors.is_on(C::DESCRIPTION.name) {
+            self.set.spawn(frame::supervised::<C, F>(context, run));
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::frame::{BlockingCollector, Collector, Description, RunsOn, Stamp};
 use crate::model::{
     Broker, BrokerSnapshot, CollectorName, Failure, ProcessKey, ProcessVitals, Reason,
 };
+use crate::sys::lacking::REMEDY;
 use crate::sys::plain::FileError;
 use crate::sys::proc::{FdCounter, OpenFileLimits, ProcError, ProcRoot, Stat};
 
@@ -150,10 +151,10 @@ pub(super) fn failure(broker: &Broker, error: &ProcError) -> Failure {
 pub(super) fn unreadable(broker: &Broker, error: &FileError) -> Failure {
     let (reason, remedy) = match error {
         FileError::Denied { uid, .. } if Some(*uid) != broker.uid => {
-            (Reason::Denied, ": run kafka-vitals as the broker's user")
+            (Reason::Denied, format!(": {REMEDY}"))
         }
-        FileError::Denied { .. } | FileError::NoRights { .. } => (Reason::Denied, ""),
-        _ => (Reason::Io, ""),
+        FileError::Denied { .. } | FileError::NoRights { .. } => (Reason::Denied, String::new()),
+        _ => (Reason::Io, String::new()),
     };
     Failure::new(reason, format!("{}: {error}{remedy}", broker.name()))
 }

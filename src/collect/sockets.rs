@@ -1,5 +1,5 @@
-//! The TCP connections of one broker, by the kernel's own tables: what reaches its listeners (role *server*) and what
-//! it opened itself, to other brokers and ZooKeeper (role *client*).
+//! The TCP connections of one broker, by the kernel's own tables: what reaches its listeners (direction *in*) and what
+//! it opened itself, to other brokers and ZooKeeper (direction *out*).
 //!
 //! It counts for two collectors: `sockets`, through [`super::socket_tables`], what reaches the listeners in each state
 //! but ESTABLISHED; `connections`, in [`super::fds`], the rest. Both readings block and end at their time limit: a list
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::model::Broker;
 use crate::model::Failure;
 use crate::model::{AcceptQueue, Reason, SocketOwners, SocketPulse, StateCounts, TcpState};
+use crate::sys::lacking::REMEDY;
 use crate::sys::proc_net::{self, ProcNetError};
 use crate::sys::sock_diag::{self, DiagError, Ports, States, TcpSocket};
 
@@ -509,7 +510,8 @@ impl Listeners {
                 "sockets of {}: no listener's port is known (see its `listeners`)",
                 broker.name()
             );
-            return Err(Failure::new(Reason::Unsupported, why));
+            let reason = broker.reason_or_denied(Reason::Unsupported);
+            return Err(Failure::new(reason, why));
         }
         let names = broker.listeners.iter();
         let names = names.map(|listener| listener.name.clone()).collect();
@@ -535,13 +537,14 @@ impl Listeners {
 pub(super) fn failure(broker: &Broker, error: &ProcNetError) -> Failure {
     let (reason, remedy) = match error {
         ProcNetError::Gone(_) => (Reason::Gone, ""),
-        ProcNetError::Denied(_) => (
-            Reason::Denied,
-            "; run the exporter as the broker's user or with CAP_SYS_PTRACE",
-        ),
+        ProcNetError::Denied(_) => (Reason::Denied, REMEDY),
         ProcNetError::TimedOut(_) => (Reason::Timeout, ""),
         ProcNetError::Garbage { .. } => (Reason::Protocol, ""),
         ProcNetError::Failed { .. } => (Reason::Io, ""),
+    };
+    let remedy = match remedy {
+        "" => String::new(),
+        remedy => format!("; {remedy}"),
     };
     Failure::new(
         reason,

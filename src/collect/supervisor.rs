@@ -97,17 +97,7 @@ async fn other_config(
             status,
         } = settings.borrow_and_update().clone();
         let is_other = !Arc::ptr_eq(config, &newest);
-        let update = Update::new(move |snapshot, _| {
-            snapshot.settings = Some(status);
-            let off = |name: &CollectorName| !newest.collectors.is_on(*name);
-            for name in CollectorName::ALL.into_iter().filter(off) {
-                for broker in &mut snapshot.brokers {
-                    if broker.collectors.contains_key(&name) {
-                        Arc::make_mut(broker).forget(name);
-                    }
-                }
-            }
-        });
+        let update = Update::new(move |snapshot, _| snapshot.settings = Some(status));
         if updates.send(update).await.is_err() || is_other {
             return;
         }
@@ -182,6 +172,7 @@ async fn discover(
             let warnings = &mut found.warnings;
             warnings.extend(unmatched(&config.brokers, &pids, brokers));
             warnings.extend(shared_ids(brokers));
+            warnings.extend(lacking_rights(brokers));
         }
         let alive = found.brokers.as_ref().ok().cloned();
         // The store must know a broker before its collectors report.
@@ -230,6 +221,14 @@ async fn discover(
                 let held = worker.run(DISCOVERY_DEADLINE, "discovery", hold).await;
                 if let Some(before) = running.remove(&process) {
                     before.end().await;
+                }
+                let switches = Arc::clone(&config);
+                let switched = Update::of_broker(process, move |broker, _| {
+                    broker.set_switches(|name| switches.collectors.is_on(name));
+                });
+                // Before the first report of a collector.
+                if updates.send(switched).await.is_err() {
+                    return;
                 }
                 let tasks = start(&context);
                 let end = held.ok().and_then(|(held, _)| End::of(held?, context));
@@ -351,6 +350,43 @@ fn shared_ids(found: &[(Arc<Broker>, Label)]) -> Vec<String> {
         )
     };
     by_id.into_iter().take(MOST_SHOWN).map(text).collect()
+}
+
+/// What the exporter may not read of the brokers of this host, once for all of the same user.
+fn lacking_rights(found: &[(Arc<Broker>, Label)]) -> Vec<String> {
+    type Ids = (Option<u32>, Option<u32>);
+    let own: Ids = (
+        Some(rustix::process::geteuid().as_raw()),
+        Some(rustix::process::getegid().as_raw()),
+    );
+    let mut alike: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for (broker, label) in found {
+        if !broker.lacking.is_empty() {
+            let user = (broker.uid, broker.gid);
+            let labels = alike.entry((user, &broker.lacking)).or_default();
+            labels.push(&label.text);
+        }
+    }
+    let id = |id: Option<u32>| id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+    let text = |((user, lacking), labels): ((Ids, &Vec<String>), Vec<&str>)| {
+        let remedy = match user == own {
+            true => "give it that capability",
+            false => {
+                "run it as their user and group (User= and Group= of its systemd unit), or give it these capabilities"
+            }
+        };
+        format!(
+            "kafka-vitals runs as uid {} gid {} and lacks {} for the brokers of uid {} gid {} ({}), of which much is \
+             unknown for that reason: {remedy} (docs/rights.md)",
+            id(own.0),
+            id(own.1),
+            lacking.join(", "),
+            id(user.0),
+            id(user.1),
+            first_of(&labels, labels.len())
+        )
+    };
+    alike.into_iter().take(MOST_SHOWN).map(text).collect()
 }
 
 /// Whether collectors that were started for `known` may go on. To start them again costs a hanging broker a connection

@@ -1,21 +1,22 @@
 //! `kafka-vitals bundle`: saves the evidence of the brokers of this host now, without a running exporter.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{block_on, evaluation, write_stdout};
+use super::{block_on, evaluation, without_control_characters, write_stdout};
 use crate::cli::{BundleArgs, ServeArgs};
 use crate::collect::dump_service::DumpService;
 use crate::config::Config;
+use crate::evidence::manifest::{MANIFEST, Manifest, Missing};
 use crate::evidence::{History, Saver, is_stuck};
-use crate::model::{BrokerSnapshot, Clock};
+use crate::model::{BrokerSnapshot, Clock, text};
 use crate::sys::proc::ProcRoot;
 
-/// Prints the path of each bundle; the exit code is 1 if one could not be written.
+/// Prints the path of each bundle; the exit code is 1 if one could not be written, or lacks a part.
 pub fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     let output = args.output.map(std::path::absolute).transpose();
     let config = Config::load(ServeArgs {
@@ -27,14 +28,36 @@ pub fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for result in block_on(save_now(config, args.broker.as_deref()))? {
         match result {
-            Ok(path) => write_stdout(format!("{}\n", path.display()).as_bytes())?,
+            Ok(path) => {
+                write_stdout(format!("{}\n", path.display()).as_bytes())?;
+                for Missing { name, why } in missing(&path)? {
+                    code = ExitCode::from(1);
+                    report(&format!("{} lacks {name}: {why}", path.display()));
+                }
+            }
             Err(error) => {
                 code = ExitCode::from(1);
-                let _ = writeln!(std::io::stderr(), "kafka-vitals: {error:#}");
+                report(&format!("{error:#}"));
             }
         }
     }
     Ok(code)
+}
+
+/// If it cannot be written, the exit code still says that something is missing.
+fn report(message: &str) {
+    let message = without_control_characters(&format!("kafka-vitals: {message}"));
+    let _ = writeln!(std::io::stderr(), "{}", text::message(message));
+}
+
+/// What the bundle lacks, by its manifest.
+fn missing(bundle: &Path) -> anyhow::Result<Vec<Missing>> {
+    let path = bundle.join(MANIFEST);
+    let read = || {
+        let manifest: Manifest = serde_json::from_slice(&std::fs::read(&path)?)?;
+        anyhow::Ok(manifest.missing)
+    };
+    read().with_context(|| path.display().to_string())
 }
 
 /// Saves one bundle of each broker of this host, or of the one whose id or label is `wanted`: discovers the brokers,

@@ -1,14 +1,12 @@
 //! `kafka-vitals check`: the state of every broker of this host on one page, with a monitoring plugin's exit code,
 //! which [`Level`] decides; that of a failure or a wrong flag is in [`super`].
 
-use std::io::Write as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{block_on, evaluation, live, write_stdout};
-use crate::cli::{CheckArgs, Format};
+use crate::cli::{CheckArgs, ExporterAddress, Format};
 use crate::collect::dump_service::DumpService;
 use crate::config::Config;
 use crate::expose::api;
@@ -26,13 +24,16 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         Format::Text if stdout_has_colours() => Output::Coloured,
         Format::Text => Output::Plain,
     };
-    let (level, text) = match ask_exporter(args.address, output) {
-        Some(answer) => answer,
-        None => {
+    let (level, text) = match ask_exporter(&args.address, output) {
+        Ok(answer) => answer,
+        Err(why) => {
             let config = Arc::new(Config::load(args.as_serving())?);
             let clock = Clock::start();
             let dumps = DumpService::new(&config.procfs);
-            let view = block_on(evaluation::once(config, dumps, clock))?;
+            let mut view = block_on(evaluation::once(config, dumps, clock))?;
+            let note = format!("{why}: this command has read the brokers itself, once");
+            let warnings = &mut Arc::make_mut(&mut view.snapshot).discovery_warnings;
+            warnings.insert(0, note);
             let page = CheckPage::of(&view, &EvidenceStatus::default(), clock.now());
             let text = match output {
                 Output::Plain => page.text(),
@@ -53,33 +54,37 @@ enum Output {
     Json,
 }
 
-/// The answer of a running exporter, which knows what happened before, and its level. None if no exporter answers, or
-/// if it has not finished its first round.
-fn ask_exporter(address: SocketAddr, output: Output) -> Option<(Level, String)> {
-    let ask = |path: &str| live::get(address, path, EXPORTER_DEADLINE, MAX_ANSWER_BYTES).ok();
-    let get = |path: &str| ask(path).filter(|answer| answer.status == "200");
-    match ask(routes::READY)?.status.as_str() {
-        "200" => {}
-        "503" => return None,
-        other => {
-            // If this cannot be written, the answer is still worth something.
-            let _ = writeln!(
-                std::io::stderr(),
-                "kafka-vitals: {address} answered {other} (it may need TLS or a password): the brokers are read directly"
-            );
-            return None;
+/// The answer of a running exporter, which knows what happened before, and its level.
+///
+/// # Errors
+/// Why there is none.
+fn ask_exporter(address: &ExporterAddress, output: Output) -> Result<(Level, String), String> {
+    let get = |path: &str| {
+        let answer = live::get(address, path, EXPORTER_DEADLINE, MAX_ANSWER_BYTES);
+        let answer =
+            answer.map_err(|error| format!("no exporter answers at {address} ({error})"))?;
+        match answer.status.as_str() {
+            "200" => Ok(answer),
+            "503" if path == routes::READY => Err(format!(
+                "the exporter at {address} has not ended its first round"
+            )),
+            other => Err(format!(
+                "{address} answers {other} (an exporter may demand TLS or a password)"
+            )),
         }
-    }
+    };
+    get(routes::READY)?;
     let page = match output {
         Output::Coloured => get(&format!("{}?{COLOUR_QUERY}", routes::CHECK))?,
         Output::Plain | Output::Json => get(routes::CHECK)?,
     };
-    let level = Level::of_name(page.header(LEVEL_HEADER)?)?;
+    let level = page.header(LEVEL_HEADER).and_then(Level::of_name);
+    let level = level.ok_or_else(|| format!("what answers at {address} is no kafka-vitals"))?;
     let text = match output {
         Output::Json => get(routes::API_BROKERS)?.body,
         Output::Plain | Output::Coloured => page.body,
     };
-    Some((level, text))
+    Ok((level, text))
 }
 
 /// Whether standard output is a terminal with colours and the user did not switch them off (<https://no-color.org>).

@@ -2,12 +2,12 @@
 //! an exporter that has ended, hangs or refuses must never cause the restart of a broker.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::without_control_characters;
-use crate::cli::LiveArgs;
+use crate::cli::{ExporterAddress, LiveArgs};
 use crate::expose::server::RESTART_HEADER;
 use crate::model::routes;
 
@@ -16,7 +16,7 @@ const MAX_ANSWER: usize = 64 * 1024;
 
 /// Only the exit code counts: if the text cannot be written, the probe must not fail because of that.
 pub fn run(args: &LiveArgs) -> ExitCode {
-    let (text, code) = match ask(args.address, args.broker.as_deref(), args.timeout) {
+    let (text, code) = match ask(&args.address, args.broker.as_deref(), args.timeout) {
         Outcome::Restart(reason) => (reason, ExitCode::FAILURE),
         Outcome::Live(reason) => (reason, ExitCode::SUCCESS),
         Outcome::NoAnswer(reason) => (
@@ -40,7 +40,7 @@ pub enum Outcome {
 }
 
 /// Asks the exporter at `address` about `broker`, or about the only one, within `time`.
-pub fn ask(address: SocketAddr, broker: Option<&str>, time: Duration) -> Outcome {
+pub fn ask(address: &ExporterAddress, broker: Option<&str>, time: Duration) -> Outcome {
     let path = broker.map_or_else(
         || routes::LIVE.to_owned(),
         |broker| routes::of(routes::BROKER_LIVE, broker),
@@ -80,7 +80,7 @@ impl Answer {
 
 /// The exporter's answer for `path`, read within `time` and shorter than `most` bytes.
 pub(super) fn get(
-    address: SocketAddr,
+    exporter: &ExporterAddress,
     path: &str,
     time: Duration,
     most: usize,
@@ -94,7 +94,14 @@ pub(super) fn get(
             Ok::<Duration, std::io::Error>(left)
         }
     };
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    let mut connected = Err(std::io::ErrorKind::AddrNotAvailable.into());
+    for address in &exporter.addresses {
+        connected = TcpStream::connect_timeout(address, left()?).map(|stream| (stream, address));
+        if connected.is_ok() {
+            break;
+        }
+    }
+    let (mut stream, address) = connected?;
     stream.set_write_timeout(Some(left()?))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
@@ -130,7 +137,7 @@ mod tests {
     use super::*;
 
     /// A server that answers one request with these bytes; a hanging one keeps the connection until the probe closes it.
-    fn serving(bytes: &'static [u8], hangs: bool) -> SocketAddr {
+    fn serving(bytes: &'static [u8], hangs: bool) -> ExporterAddress {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
@@ -142,7 +149,7 @@ mod tests {
                 let _ = stream.read(&mut [0; 512]);
             }
         });
-        address
+        address.to_string().parse().unwrap()
     }
 
     #[test]
@@ -189,7 +196,7 @@ mod tests {
         ];
         for (bytes, hangs, expected) in table {
             let time = Duration::from_millis(if hangs { 500 } else { 10_000 });
-            let outcome = ask(serving(bytes, hangs), None, time);
+            let outcome = ask(&serving(bytes, hangs), None, time);
             let verdict = Some(&outcome).filter(|outcome| !matches!(outcome, Outcome::NoAnswer(_)));
             assert_eq!(
                 verdict,
@@ -203,8 +210,35 @@ mod tests {
             .local_addr()
             .unwrap();
         assert!(matches!(
-            ask(closed, Some("1"), Duration::from_secs(1)),
+            ask(
+                &closed.to_string().parse().unwrap(),
+                Some("1"),
+                Duration::from_secs(1)
+            ),
             Outcome::NoAnswer(_)
         ));
+    }
+
+    #[test]
+    fn localhost_is_both_loopback_addresses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 512]).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nwell").unwrap();
+        });
+        let named: ExporterAddress = format!("localhost:{port}").parse().unwrap();
+        let outcome = ask(&named, None, Duration::from_secs(10));
+        assert_eq!(outcome, Outcome::Live("well".into()));
+        for wrong in [
+            "localhost",
+            "localhost:",
+            "localhost:x",
+            "example.org:1",
+            "",
+        ] {
+            assert!(wrong.parse::<ExporterAddress>().is_err(), "{wrong}");
+        }
     }
 }

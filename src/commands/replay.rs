@@ -1,18 +1,21 @@
 //! `kafka-vitals replay`: evaluates recorded snapshots again, at their own time, and serves or prints the result.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{block_on, log, print, serve, termination};
 use crate::cli::{Format, LogLevel, ReplayArgs, ServeArgs};
 use crate::expose::connections::Server;
+use crate::expose::listen::{BindError, bind};
 use crate::expose::places::{Limits, Places};
 use crate::expose::server::{self, Access, Served};
 use crate::model::{Clock, Moment, clock_text};
@@ -21,6 +24,8 @@ use crate::verdict::View;
 use crate::verdict::evaluate::Evaluator;
 use crate::verdict::finding::Diagnosis;
 
+/// Where a browser of this host finds an exporter.
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10052);
 /// Lines come at least this often; a longer gap means that nothing was recorded.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -55,6 +60,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             saved,
             clock,
             telemetry_path: defaults.telemetry_path.as_str().into(),
+            port: None,
             answers: Arc::default(),
         };
         let access = Access {
@@ -67,6 +73,9 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             web: None,
         };
         let mut tasks = JoinSet::new();
+        if args.listen.is_empty() {
+            serve::spawn(&mut tasks, bind_or_any_port(USUAL).await?, &server)?;
+        }
         serve::listen(&mut tasks, &args.listen, &server).await?;
         let speed = args.speed;
         let show = move |view: View| {
@@ -97,6 +106,17 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             }
         }
     })?
+}
+
+/// Listens on the address, or on any port where another process uses that one.
+async fn bind_or_any_port(usual: SocketAddr) -> Result<TcpListener, BindError> {
+    match bind(usual).await {
+        Err(error) if error.is_in_use() => {
+            tracing::info!("{usual} is used by another process: the replay takes another port");
+            bind(SocketAddr::new(usual.ip(), 0)).await
+        }
+        bound => bound,
+    }
 }
 
 /// The result of a replayed recording.
@@ -184,4 +204,23 @@ pub fn text(played: &Replayed) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replay_beside_an_exporter_takes_another_port() {
+        let any = SocketAddr::new(USUAL.ip(), 0);
+        let exporter = bind(any).await.unwrap();
+        let taken = exporter.local_addr().unwrap();
+        let other = bind_or_any_port(taken).await.unwrap().local_addr().unwrap();
+        assert!(other.ip() == taken.ip() && other.port() != taken.port());
+        drop(exporter);
+        let free = bind_or_any_port(taken).await.unwrap().local_addr().unwrap();
+        assert_eq!(free, taken);
+    }
 }

@@ -71,6 +71,11 @@ async fn serve(
         saved: saved.clone(),
         clock,
         telemetry_path: config.telemetry_path.as_str().into(),
+        port: config
+            .listen
+            .first()
+            .map(SocketAddr::port)
+            .filter(|port| *port > 0),
         answers: Arc::default(),
     };
     let web = match config.web_config_file.clone() {
@@ -174,7 +179,11 @@ pub(super) async fn listen(
     Ok(())
 }
 
-fn spawn(tasks: &mut JoinSet<()>, listener: TcpListener, server: &Server) -> anyhow::Result<()> {
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    listener: TcpListener,
+    server: &Server,
+) -> anyhow::Result<()> {
     let address = listener
         .local_addr()
         .context("cannot read the listener's own address")?;

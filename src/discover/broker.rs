@@ -11,6 +11,7 @@ use super::properties::{self, MOST_ENTRIES, Properties};
 use super::settings::{self, interpret};
 use super::versions::{class_path_version, java_version, kafka_version};
 use crate::model::{Broker, Moment, ProcessKey, text};
+use crate::sys::lacking::lacking;
 use crate::sys::proc::{ProcError, ProcRoot};
 use crate::sys::rooted::FileContent;
 
@@ -36,11 +37,19 @@ pub fn describe(
     };
     broker.started = broker.started.or_else(started);
     broker.problems = launch.problem.iter().cloned().collect();
-    match proc.status(pid) {
+    let status = proc.status(pid);
+    match &status {
         Ok(status) => (broker.uid, broker.gid) = (Some(status.uid), Some(status.gid)),
         Err(error) => broker.problems.push(format!("user unknown: {error}")),
     }
-    match Files::open(proc, pid, broker.uid) {
+    let files = Files::open(proc, pid, broker.uid);
+    let is_denied = matches!(files, Err(ProcError::Denied { .. }));
+    // The files of a recorded host have no rights of processes.
+    let ids = status.ok().filter(|_| proc.is_procfs());
+    let lacks = ids.map(|status| lacking((status.uid, status.gid), is_denied));
+    let lacks = lacks.into_iter().flatten().map(str::to_owned);
+    broker.lacking = lacks.collect();
+    match files {
         Ok(files) => read_files(proc, launch, &files, &mut broker),
         Err(error) => {
             let class_path = launch.class_path.as_deref();

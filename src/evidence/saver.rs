@@ -89,7 +89,7 @@ impl Saver {
             Ok(Err(error)) => error.to_string(),
             Err(failure) => failure.message,
         };
-        tracing::warn!("cannot enforce the limits of the evidence folder: {why}");
+        tracing::warn!("the evidence folder cannot be used: {why}");
     }
 
     pub async fn in_folder<R: Send + 'static>(

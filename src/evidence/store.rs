@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Stat, accessat};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use sha2::{Digest as _, Sha256};
 
@@ -243,19 +244,40 @@ pub fn manifests(settings: &EvidenceSettings) -> Vec<(PathBuf, Manifest)> {
 }
 
 /// Removes leftovers and enforces the limits, above all of age, while nothing new is written.
+///
+/// # Errors
+/// Also where no bundle could be written.
 pub fn tidy(settings: &EvidenceSettings) -> Result<(), SaveError> {
     let dir = settings.dir.clone().ok_or(SaveError::Off)?;
     let opened = Folder::open(&dir);
     // It is created for the first bundle.
     if let Err(FileError::Missing { .. }) = opened {
-        return Ok(());
+        return may_write(&dir);
     }
     let store = Store::of(settings, dir, opened)?;
+    may_write(&store.dir)?;
     let _only = NEW_FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
     let tidied = store.sweep().and_then(|_| store.prune(0, 0));
     tidied
         .map(drop)
         .map_err(|error| SaveError::folder(&store.dir, error))
+}
+
+/// Whether this user may write to the folder, or create it in the nearest one above that exists.
+fn may_write(dir: &Path) -> Result<(), SaveError> {
+    for folder in dir.ancestors() {
+        match accessat(
+            CWD,
+            folder,
+            Access::WRITE_OK | Access::EXEC_OK,
+            AtFlags::EACCESS,
+        ) {
+            Ok(()) => return Ok(()),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(SaveError::folder(folder, errno.into())),
+        }
+    }
+    Ok(())
 }
 
 fn size(folder: &Folder) -> u64 {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::{NamedIssue, StandingDeadlock, rfc3339_millis, routes};
+use crate::model::{NamedIssue, ProcessKey, StandingDeadlock, rfc3339_millis, routes};
 use crate::verdict::View;
 use crate::verdict::finding::{BrokerState, Finding, Forecasts, Severity};
 use crate::verdict::forecast::Forecast;
@@ -28,6 +28,8 @@ struct BrokerEntry<'a> {
     since: String,
     verdict: &'a str,
     what_to_do: &'a str,
+    /// What a healthy verdict does not cover.
+    unseen: &'a [&'static str],
     findings: Vec<FindingEntry<'a>>,
     known_issues: &'a [NamedIssue],
     deadlock: Option<&'a StandingDeadlock>,
@@ -44,10 +46,13 @@ struct FindingEntry<'a> {
     finding: &'static str,
     severity: Severity,
     since: String,
+    /// Where it is clearing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<String>,
     title: &'static str,
     facts: &'a [String],
     meaning: &'static str,
-    what_to_do: &'static str,
+    what_to_do: String,
     runbook: String,
 }
 
@@ -92,10 +97,11 @@ pub fn brokers(view: &View) -> Brokers<'_> {
         since: rfc3339_millis(diagnosis.since),
         verdict: &diagnosis.sentence,
         what_to_do: &diagnosis.remedy,
+        unseen: &diagnosis.unseen,
         findings: diagnosis
             .findings
             .iter()
-            .map(|finding| finding_entry(None, finding))
+            .map(|finding| finding_entry(None, finding, diagnosis.process))
             .collect(),
         known_issues: &diagnosis.known_issues,
         deadlock: broker.deadlock.as_ref(),
@@ -136,26 +142,31 @@ pub fn findings(view: &View) -> impl Serialize {
         broker
             .findings
             .iter()
-            .map(|finding| (broker.label.as_str(), finding))
+            .map(|finding| (broker.label.as_str(), finding, broker.process))
     });
     let mut all: Vec<FindingEntry<'_>> = of_broker
-        .map(|(label, finding)| finding_entry(Some(label), finding))
+        .map(|(label, finding, process)| finding_entry(Some(label), finding, process))
         .collect();
     all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     serde_json::json!({ "at": rfc3339_millis(view.diagnosis.at), "findings": all })
 }
 
-fn finding_entry<'a>(broker: Option<&'a str>, finding: &'a Finding) -> FindingEntry<'a> {
+fn finding_entry<'a>(
+    broker: Option<&'a str>,
+    finding: &'a Finding,
+    process: ProcessKey,
+) -> FindingEntry<'a> {
     let kind = finding.id.kind();
     FindingEntry {
         broker,
         finding: kind.name,
         severity: kind.severity,
         since: rfc3339_millis(finding.since),
+        last_seen: finding.last_seen.map(rfc3339_millis),
         title: kind.title,
         facts: &finding.facts,
         meaning: kind.meaning,
-        what_to_do: kind.what_to_do,
+        what_to_do: finding.what_to_do(process),
         runbook: routes::of(routes::RUNBOOK, finding.id.runbook()),
     }
 }

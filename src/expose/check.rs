@@ -17,7 +17,7 @@ const COLUMNS: usize = 120;
 const BROKERS: usize = 8;
 const FACTS: usize = 6;
 const UNKNOWN: usize = 6;
-const TEXT: usize = 300;
+const TEXT: usize = 400;
 
 /// The page, line by line.
 #[derive(Debug)]
@@ -63,13 +63,9 @@ impl CheckPage {
             if let Some(version) = vitals.pop() {
                 head.extend(["; ", &words(&version)]);
             }
-            let (infos, problems): (Vec<_>, Vec<_>) = diagnosis
-                .findings
-                .iter()
-                .partition(|found| found.id.kind().severity == Severity::Info);
-            for found in infos {
-                head.extend(["; ", found.id.kind().title]);
-            }
+            // Of what is no problem yet, the words about the version say enough.
+            let problems = diagnosis.findings.iter();
+            let problems = problems.filter(|found| found.id.kind().severity > Severity::Info);
             page.add(String::new(), None);
             page.add(head, Some(Level::of_state(diagnosis.state)));
             for line in flow(vitals.iter().map(words)) {
@@ -85,8 +81,13 @@ impl CheckPage {
             for found in problems {
                 let kind = found.id.kind();
                 let since = clock_text(found.since);
+                let clearing = found.clearing(now);
                 page.add(
-                    format!("  {}: {}, since {since}", kind.severity.name(), kind.title),
+                    format!(
+                        "  {}: {}, since {since}{clearing}",
+                        kind.severity.name(),
+                        kind.title
+                    ),
                     Some(Level::of_severity(kind.severity)),
                 );
                 for fact in found.facts.iter().take(FACTS) {
@@ -95,7 +96,10 @@ impl CheckPage {
                 if found.facts.len() > FACTS {
                     page.add(format!("    and {} more", found.facts.len() - FACTS), None);
                 }
-                page.add(format!("    What to do: {}", kind.what_to_do), None);
+                page.add(
+                    format!("    What to do: {}", found.what_to_do(diagnosis.process)),
+                    None,
+                );
             }
             let unknown = unknown(broker, now);
             for (what, why) in unknown.iter().take(UNKNOWN) {

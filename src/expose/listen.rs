@@ -16,6 +16,13 @@ pub struct BindError {
     cause: std::io::Error,
 }
 
+impl BindError {
+    /// Whether another process uses the port.
+    pub fn is_in_use(&self) -> bool {
+        self.cause.kind() == std::io::ErrorKind::AddrInUse
+    }
+}
+
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {

@@ -40,7 +40,7 @@ catalogue! {
     BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid", "cluster_id"],
         "1 for each broker process found on this host, with the data of its command line, properties, jars and meta.properties; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
-        "1 for the state of the broker, 0 for the others. state is healthy, suspect (something indicates a problem and is being checked), gray (alive, not working), down (ended, or not serving yet) or unknown.");
+        "1 for the state of the broker, 0 for the others. state is healthy (as far as it is read: without collector_success 1 of threads, no deadlock would be found), suspect (something indicates a problem and is being checked), gray (alive, not working), down (ended, or not serving yet) or unknown.");
     FINDING = ("kafka_vitals_finding_active", ["broker", "finding", "severity"],
         "1 if the finding holds for the broker, 0 if not; absent while that is unknown. The severity of a finding is fixed.");
     START_TIME = ("kafka_vitals_start_time_seconds", ["broker"],
@@ -65,13 +65,13 @@ catalogue! {
         "Time until the file system of the log dir is full at its present growth, +Inf if that is not ahead; absent while unknown.");
     RESIDENT = ("kafka_vitals_resident_memory_bytes", ["broker"],
         "Resident memory of the broker process.");
-    CONNECTIONS = ("kafka_vitals_connections", ["broker", "role", "state"],
-        "TCP sockets by state, the exporter's own left out. role server: at the broker's listeners; client: the broker's own connections to other brokers and ZooKeeper. State established and the role client come from the collector connections; the rest from sockets, every fifth second, and every second while something is suspected.");
-    UNREAD_CLOSE_WAIT = ("kafka_vitals_unread_close_wait_connections", ["broker", "role"],
+    CONNECTIONS = ("kafka_vitals_connections", ["broker", "direction", "state"],
+        "TCP sockets by state, the exporter's own left out. direction in: at the broker's listeners; out: the broker's own connections to other brokers and ZooKeeper. State established and the direction out come from the collector connections; the rest from sockets, every fifth second, and every second while something is suspected.");
+    UNREAD_CLOSE_WAIT = ("kafka_vitals_unread_close_wait_connections", ["broker", "direction"],
         "CLOSE_WAIT connections with bytes that the broker has not read: requests of clients that gave up.");
-    RECEIVE_QUEUE = ("kafka_vitals_receive_queue_bytes", ["broker", "role", "state"],
+    RECEIVE_QUEUE = ("kafka_vitals_receive_queue_bytes", ["broker", "direction", "state"],
         "Bytes received and not read by the broker (Recv-Q, less the peer's FIN in close_wait).");
-    SEND_QUEUE = ("kafka_vitals_send_queue_bytes", ["broker", "role", "state"],
+    SEND_QUEUE = ("kafka_vitals_send_queue_bytes", ["broker", "direction", "state"],
         "Bytes sent by the broker and not acknowledged by the peer (Send-Q).");
     ACCEPT_LENGTH = ("kafka_vitals_accept_queue_length", ["broker", "listener"],
         "Connections that the kernel completed and the broker has not accepted.");
@@ -80,7 +80,7 @@ catalogue! {
     DEADLOCK = ("kafka_vitals_deadlock_detected", ["broker"],
         "1 from the first thread dump that shows a deadlock until a later one is clean or the process is another; 0 if the newest dump is clean; absent while unknown, also where a part of the newest dump was not understood.");
     DEADLOCKED_THREADS = ("kafka_vitals_deadlocked_threads", ["broker"],
-        "Threads that are members of a deadlock; threads that are blocked behind the cycle are not counted.");
+        "Threads that are members of a deadlock; threads that are blocked behind the deadlock are not counted.");
     KNOWN_DETECTED = ("kafka_vitals_known_issue_detected", ["broker", "issue", "fixed_in"],
         "1 for each known issue of Kafka that the present deadlock or a stall is, by threads, locks and frames, or that may have ended a thread or keeps it in a loop; the page / shows whether that is exact or a probable match. fixed_in lists the first releases with the fix, empty if unknown.");
     KNOWN_EXPOSED = ("kafka_vitals_known_issue_exposed", ["broker", "issue", "fixed_in"],
@@ -155,6 +155,8 @@ catalogue! {
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
         "Bytes that the broker may still write to the file system of this log dir.");
+    LOG_DIRS_OFFLINE = ("kafka_vitals_log_dirs_offline", ["broker"],
+        "Log dirs that the broker has given up after an error: it has released their locks. Needs the same rights as kafka_vitals_file_handles.");
     LOG_SIGNATURES = ("kafka_vitals_log_signatures_total", ["broker", "signature", "severity"],
         "Lines of the broker's own log that have the signature, since the exporter follows it; docs/log-signatures.md says what each means. A line and the exception below it count once. Absent while the log is not followed.");
     LOG_SKIPPED = ("kafka_vitals_log_skipped_bytes_total", ["broker"],

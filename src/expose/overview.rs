@@ -1,13 +1,15 @@
 //! The first sentences of the page and of `check`: the worst first.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use crate::model::BrokerSnapshot;
 use crate::model::EvidenceStatus;
 use crate::model::named::named;
 use crate::model::rfc3339;
 use crate::verdict::View;
-use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Severity};
+use crate::verdict::finding::{BrokerDiagnosis, BrokerState, Finding, Severity};
+use crate::verdict::unseen::as_far_as_seen;
 
 named! {
     /// The levels of a monitoring plugin, from good to bad.
@@ -101,20 +103,24 @@ fn of_brokers(view: &View, saved: &EvidenceStatus) -> Overview {
         };
     }
     let mut sentences = Vec::new();
-    let mut healthy = Vec::new();
+    // By what their verdict does not cover.
+    let mut healthy: BTreeMap<&[&str], Vec<&str>> = BTreeMap::new();
     for (_, diagnosis) in &brokers {
         let level = Level::of(diagnosis);
         if level == Level::Ok && diagnosis.recovery.is_none() {
-            healthy.push(diagnosis.label.as_str());
+            let alike = healthy.entry(&diagnosis.unseen).or_default();
+            alike.push(&diagnosis.label);
             continue;
         }
         let mut sentence = diagnosis.sentence.clone();
         if level > Level::Ok && diagnosis.state == BrokerState::Healthy {
-            let found = diagnosis.findings.iter().map(|finding| finding.id.kind());
-            let titles: Vec<&str> = found
-                .filter(|kind| kind.severity > Severity::Info)
-                .map(|kind| kind.title)
-                .collect();
+            let is_problem = |finding: &&Finding| finding.id.kind().severity > Severity::Info;
+            let title = |finding: &Finding| {
+                let title = finding.id.kind().title;
+                format!("{title}{}", finding.clearing(view.diagnosis.at))
+            };
+            let found = diagnosis.findings.iter().filter(is_problem);
+            let titles: Vec<String> = found.map(title).collect();
             sentence = format!(
                 "Broker {} answers, but: {}.",
                 diagnosis.label,
@@ -135,14 +141,16 @@ fn of_brokers(view: &View, saved: &EvidenceStatus) -> Overview {
         }
         sentences.push(sentence);
     }
-    match (healthy.as_slice(), sentences.is_empty()) {
-        ([], _) => {}
-        ([one], _) => sentences.push(format!("Broker {one} is healthy.")),
-        (all, true) => sentences.push(format!(
-            "All {} brokers of this host are healthy.",
-            all.len()
-        )),
-        (some, false) => sentences.push(format!("Brokers {} are healthy.", some.join(", "))),
+    // The least covered first.
+    for (unseen, labels) in healthy.into_iter().rev() {
+        let who = match labels.as_slice() {
+            [one] => format!("Broker {one} is"),
+            all if all.len() == brokers.len() => {
+                format!("All {} brokers of this host are", all.len())
+            }
+            some => format!("Brokers {} are", some.join(", ")),
+        };
+        sentences.push(format!("{who} healthy{}.", as_far_as_seen(unseen)));
     }
     let level = brokers
         .iter()

@@ -19,11 +19,13 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use super::answers::{Answer, Answers, Crowded};
 use super::check::CheckPage;
 use super::guard::{self, Guard};
+use super::page::Own;
 use super::{api, metrics, page, runbooks};
-use crate::model::EvidenceStatus;
 use crate::model::routes;
+use crate::model::{BrokerSnapshot, EvidenceStatus};
 use crate::model::{Clock, Moment};
 use crate::verdict::View;
+use crate::verdict::finding::BrokerDiagnosis;
 use crate::verdict::liveness::answer_for;
 
 /// Header and value of an answer that asks for a restart: a proxy also answers 503 while the exporter is down.
@@ -41,6 +43,8 @@ pub struct Served {
     pub clock: Clock,
     /// The path of the metrics; the settings are checked to be a valid one.
     pub telemetry_path: Arc<str>,
+    /// On which exporters of other hosts are taken to listen too.
+    pub port: Option<u16>,
     pub answers: Arc<Answers>,
 }
 
@@ -209,9 +213,12 @@ fn gzip(text: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 async fn landing_page(State(served): State<Served>) -> Result<Response, Crowded> {
-    let path = &served.telemetry_path;
+    let own = Own {
+        telemetry_path: &served.telemetry_path,
+        port: served.port,
+    };
     let (page, _) = served.answer(Answer::Page, |view, saved, now| {
-        let page = page::render(view, saved, now, path);
+        let page = page::render(view, saved, now, own);
         (page.into_string().into_bytes(), "")
     })?;
     Ok(html(page))
@@ -310,8 +317,22 @@ fn live(served: &Served, name: Option<&str>) -> Response {
         )
             .into_response(),
         Ok(answer) => format!("{}\n", answer.text()).into_response(),
-        Err(reason) => format!("{reason}\n").into_response(),
+        Err(reason) => match name.and_then(|name| ended(&view, name)) {
+            Some(down) => format!("{} {}\n", down.sentence, down.remedy).into_response(),
+            None => format!("{reason}\n").into_response(),
+        },
     }
+}
+
+/// The verdict on a broker whose process has ended: nothing is left to restart.
+fn ended<'a>(view: &'a View, name: &str) -> Option<&'a BrokerDiagnosis> {
+    let mut ended = view.brokers().filter(|(broker, _)| broker.ended.is_some());
+    let is_named = |broker: &BrokerSnapshot| {
+        let by_id = broker.broker.id.is_some_and(|id| id.to_string() == name);
+        broker.label == name || by_id && !broker.outranked
+    };
+    let found = ended.find(|(broker, _)| is_named(broker));
+    found.map(|(_, diagnosis)| diagnosis)
 }
 
 async fn ready(State(served): State<Served>) -> Response {

@@ -8,8 +8,9 @@ pub use unread::{not_read, unknown};
 pub use vital::{Vital, cut};
 
 use crate::model::{
-    BrokerSnapshot, Moment, Snapshot, TcpState, brief_text, duration_text, seconds_text,
+    Broker, BrokerSnapshot, Moment, Snapshot, TcpState, brief_text, duration_text, seconds_text,
 };
+use crate::threads::known_issues::exposure::{exposures, remedy};
 use crate::threads::pools::Pool;
 use crate::verdict::finding::{BrokerDiagnosis, FindingId};
 use crate::verdict::forecast::Forecast;
@@ -53,8 +54,24 @@ pub fn vitals(
     list.push(about);
     let version = |version: &Option<String>| version.as_deref().unwrap_or("unknown").to_owned();
     let java = format!("Java {}", version(&broker.broker.java_version));
-    list.push(Vital::new("Kafka", Some(version(&broker.broker.kafka_version))).note(java));
+    let kafka = Vital::new("Kafka", Some(version(&broker.broker.kafka_version)));
+    list.push(kafka.note(java).note(exposed(&broker.broker)));
     list
+}
+
+/// To how many known faults the broker is exposed, and the release to go to.
+fn exposed(broker: &Broker) -> Option<String> {
+    let known = exposures(broker).ok()?;
+    let faults = match known.exposed.len() {
+        0 => return None,
+        1 => "1 known fault".to_owned(),
+        many => format!("{many} known faults"),
+    };
+    let next = match remedy(broker, known.release, &known.exposed).fixes {
+        Some(release) => format!("none of them in {release}"),
+        None => "in later releases too".to_owned(),
+    };
+    Some(format!("as configured exposed to {faults}, {next}"))
 }
 
 /// The levels that have a limit.
@@ -132,7 +149,8 @@ fn levels(
         let mut vital =
             Vital::new(format!("Log dir {name}"), Some(free)).note(forecast.and_then(left));
         vital.used = Some(1.0 - space.free_bytes as f64 / space.total_bytes.max(1) as f64);
-        list.push(vital.about(diagnosis, &[FindingId::LogDirExhaustion]));
+        let about = [FindingId::LogDirFailed, FindingId::LogDirExhaustion];
+        list.push(vital.about(diagnosis, &about));
     }
     list
 }
@@ -142,16 +160,11 @@ fn connections(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment
     let owners = broker.connections.fresh(now);
     let mut clients = Vital::new(
         "Connections",
-        owners.map(|owners| {
-            format!(
-                "{} from clients",
-                number(owners.server_established.connections)
-            )
-        }),
+        owners.map(|owners| format!("{} inbound", number(owners.server_established.connections))),
     )
     .note(owners.map(|owners| {
         format!(
-            "{} of its own",
+            "{} outbound",
             number(owners.client.get(TcpState::Established).connections)
         )
     }));
@@ -217,7 +230,7 @@ fn threads(broker: &BrokerSnapshot, diagnosis: &BrokerDiagnosis, now: Moment) ->
         broker
             .jvm_pauses
             .fresh(now)
-            .map(|pauses| format!("paused {} in total", brief_text(*pauses))),
+            .map(|pauses| format!("JVM safepoint time since start {}", brief_text(*pauses))),
     )
     .about(
         diagnosis,

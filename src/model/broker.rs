@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
 use super::version::KafkaVersion;
+use super::{Moment, Reason};
 
 /// Identifies a process for its whole life. A pid alone does not, because another process may get it later.
 #[derive(
@@ -148,6 +148,9 @@ pub struct Broker {
     /// The user whose process it is, by the kernel: `uid`, unless others cannot be distinguished from that one here.
     #[serde(default)]
     pub owner: Option<u32>,
+    /// The capabilities that the exporter lacks to read all of this process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
     /// Why something above is unknown, with the file, the cause and the remedy. Secrets never appear here.
     pub problems: Vec<String>,
 }
@@ -160,6 +163,14 @@ impl Broker {
             || format!("the broker with pid {pid}"),
             |id| format!("broker {id} (pid {pid})"),
         )
+    }
+
+    /// The reason of a failure that follows from what is unknown of the process: for lack of rights, or this one.
+    pub fn reason_or_denied(&self, other: Reason) -> Reason {
+        match self.lacking.is_empty() {
+            true => other,
+            false => Reason::Denied,
+        }
     }
 
     /// None where it is unknown, or no number that a version of Kafka can have.

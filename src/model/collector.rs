@@ -111,6 +111,11 @@ impl CollectorName {
         }
     }
 
+    /// Why it reads nothing where the settings have it off.
+    pub fn why_off(self) -> String {
+        format!("the collector `{}` is switched off", self.name())
+    }
+
     /// Whether it belongs to a broker; else to the host.
     pub fn is_per_broker(self) -> bool {
         self != Self::Discovery

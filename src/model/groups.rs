@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::named::named;
 use super::text::{cut, first_of};
-use super::visible;
+use super::{Moment, visible};
 
 /// Names of groups that are kept, for the case that their coordinator falls silent.
 pub const GROUPS_NAMED: usize = 64;
@@ -40,6 +40,14 @@ named! {
 }
 
 impl GroupState {
+    /// Whether no member gets records in it. Under KIP-848 members go on while the group reconciles.
+    pub fn stops_members(self) -> bool {
+        matches!(
+            self,
+            GroupState::PreparingRebalance | GroupState::CompletingRebalance
+        )
+    }
+
     /// From the word in a response, as `PreparingRebalance`.
     pub fn of_kafka(word: &str) -> GroupState {
         // Its name before 1.1.
@@ -66,6 +74,9 @@ pub struct GroupsReport {
     /// Why the broker has not been asked, or has not answered, since. Nothing below is known then.
     pub silence: Option<Arc<str>>,
     pub states: BTreeMap<GroupState, u64>,
+    /// The first of the groups whose members wait for each other.
+    #[serde(default, skip_serializing_if = "<[Rebalance]>::is_empty")]
+    pub rebalances: Arc<[Rebalance]>,
     /// By group and topic.
     pub lags: Arc<[GroupLag]>,
     /// How many more there are, with groups whose offsets were not asked for because there are too many.
@@ -111,6 +122,15 @@ impl GroupsReport {
             .map(|name| cut(visible(name).into_owned(), 64));
         (all > 0).then(|| first_of(names, all))
     }
+}
+
+/// A rebalance of a group, in which its members get no records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    pub group: Arc<str>,
+    pub state: GroupState,
+    /// Since every answer has found it in a rebalance.
+    pub since: Moment,
 }
 
 /// How many records of a topic a group has not committed yet, in all partitions for which it has committed an offset.

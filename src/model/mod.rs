@@ -30,7 +30,7 @@ pub use cluster::{ClusterCounts, ClusterSource, Elsewhere, LostFollower, Partiti
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
-pub use groups::{GROUPS_NAMED, GroupLag, GroupState, GroupsReport};
+pub use groups::{GROUPS_NAMED, GroupLag, GroupState, GroupsReport, Rebalance};
 pub use log::{LogLine, LogReport, LogSignatureCount};
 pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
 pub use metadata_log::{MetadataLog, Registration};

@@ -127,6 +127,9 @@ pub struct BrokerSnapshot {
     pub zookeeper: Reading<ZooKeeperReport>,
     /// Free space of each log dir's file system.
     pub log_dirs: Reading<Vec<LogDirSpace>>,
+    /// Log dirs whose lock the process does not have, so that it has given them up.
+    #[serde(default)]
+    pub offline_log_dirs: Reading<Vec<PathBuf>>,
     #[serde(default)]
     pub log: Reading<Arc<LogReport>>,
     pub threads: Reading<ThreadReport>,
@@ -224,9 +227,16 @@ impl BrokerSnapshot {
         all.into_iter().filter(is_here)
     }
 
-    /// Makes unknown what this collector has read, because it is off from now on.
-    pub fn forget(&mut self, collector: CollectorName) {
-        self.set_not_read(collector, NOT_READ_YET);
+    /// Takes in which collectors run from now on: of the others nothing is known.
+    pub fn set_switches(&mut self, is_on: impl Fn(CollectorName) -> bool) {
+        let of_broker = CollectorName::ALL.into_iter();
+        for name in of_broker.filter(|name| name.is_per_broker()) {
+            if !is_on(name) {
+                self.set_not_read(name, name.why_off());
+            } else if !self.collectors.contains_key(&name) {
+                self.set_not_read(name, NOT_READ_YET);
+            }
+        }
     }
 
     /// Makes unknown what this collector reads, for a reason that is no failure of it.
@@ -239,7 +249,10 @@ impl BrokerSnapshot {
             C::Discovery | C::Process => {}
             C::AcceptQueues => self.accept_queues.forget(why),
             C::Sockets => self.sockets.forget(why),
-            C::Fds => self.fd_kinds.forget(why),
+            C::Fds => {
+                self.fd_kinds.forget(why);
+                self.offline_log_dirs.forget(why);
+            }
             C::Connections => {
                 self.connections.forget(why);
                 self.untracked_sockets.forget(why);
@@ -311,6 +324,9 @@ pub struct CollectorStatus {
     pub at: Moment,
     /// Why it failed: which broker, which file or address, what to do.
     pub error: Option<String>,
+    /// None in recordings of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
 }
 
 /// From `/proc/PID/stat`, `status` and `limits`.

@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod attach;
 pub mod blocking_worker;
 pub mod folder;
+pub mod lacking;
 pub mod limits;
 pub mod pem;
 pub mod perf_data;

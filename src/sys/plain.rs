@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use super::lacking;
 use super::proc::read_open_file;
 
 /// Why a file or a folder was not read.
@@ -38,9 +39,9 @@ pub enum FileError {
     #[error("{} leads through too many links or folders", path.display())]
     TooDeep { path: PathBuf },
     #[error(
-        "{} is read only with the rights of its process (uid {uid}), and uid {} may not take them: give \
-         kafka-vitals CAP_SETUID and CAP_SETGID, or run it as that user",
-        path.display(), rustix::process::geteuid().as_raw()
+        "{} is read only with the rights of its process (uid {uid}), and uid {} may not take them: {} (and the system calls \
+         setfsuid and capset)",
+        path.display(), rustix::process::geteuid().as_raw(), lacking::REMEDY
     )]
     NoRights { path: PathBuf, uid: u32 },
     #[error("{} is not read: its process has the ids of several users, as a setuid program", path.display())]

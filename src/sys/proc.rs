@@ -20,6 +20,7 @@ use rustix::io::Errno;
 mod hidden;
 mod parse;
 
+use super::lacking;
 pub use parse::{OpenFileLimits, Stat, Status, file_name, socket_inode};
 pub(super) use parse::{lines, number, parse_stat, parse_status, words};
 use parse::{parse_kernel_release, parse_open_file_limits};
@@ -39,8 +40,8 @@ pub enum ProcError {
     Gone { pid: u32 },
     /// The file may not be read by this user.
     #[error(
-        "{} may not be read by uid {}: run kafka-vitals as the user of process {pid}, or give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-        path.display(), rustix::process::geteuid().as_raw()
+        "{} may not be read by uid {}: {}",
+        path.display(), rustix::process::geteuid().as_raw(), lacking::REMEDY
     )]
     Denied { pid: u32, path: PathBuf },
     /// Reading took longer than the caller allows.

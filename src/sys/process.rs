@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::attach::error::AttachError;
+use super::lacking::REMEDY;
 use super::plain::FileError;
 use super::proc::{Stat, Status, parse_stat, parse_status, read_in};
 use super::rooted::Rooted;
@@ -141,8 +142,7 @@ pub(super) fn denied(what: String, uid: u32, gid: u32) -> AttachError {
             .into()
     } else {
         format!(
-            "the exporter runs as uid {} gid {}, the JVM as uid {uid} gid {gid}: run the exporter as the JVM's user \
-             and group, or as root (CAP_SETUID, CAP_SETGID and CAP_SYS_PTRACE)",
+            "the exporter runs as uid {} gid {}, the JVM as uid {uid} gid {gid}: {REMEDY}",
             own.0, own.1
         )
     };

@@ -294,7 +294,8 @@ impl LogReader {
         self.line.extend_from_slice(bytes);
     }
 
-    fn line(&mut self, line: &[u8], matcher: &LogMatcher, found: &mut impl FnMut(Found)) {
+    /// Reads a whole line.
+    pub fn line(&mut self, line: &[u8], matcher: &LogMatcher, found: &mut impl FnMut(Found)) {
         let line = without_hole(line);
         let line = line.get(..MOST_OF_LINE).unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -334,7 +334,7 @@ impl ThreadInventory {
 fn can_be_checked(pool: Pool, name: &str) -> bool {
     match pool {
         Pool::LogDirFetcher => false,
-        Pool::Controller => !name.starts_with("Controller-"),
+        Pool::Controller => !name.starts_with("Controller-") && !name.starts_with("ZkClient-"),
         Pool::ExpirationReaper => {
             name.starts_with("ExpirationReaper-") || name == "group-coordinator-reaper"
         }

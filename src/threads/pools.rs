@@ -26,7 +26,8 @@ named! {
         /// `executor-*` of the other timers.
         Executor = "executor",
         LogCleaner = "log_cleaner",
-        /// The ZooKeeper controller and its senders, and the quorum controller.
+        /// The ZooKeeper controller and its senders, before 1.1 in the event thread of ZooKeeper's client, and the quorum
+        /// controller.
         Controller = "controller",
         RaftIo = "raft_io",
         RaftOutbound = "raft_outbound",
@@ -75,6 +76,7 @@ impl Pool {
             ("kafka-log-cleaner-thread-", Pool::LogCleaner),
             ("controller-event-thread", Pool::Controller),
             ("Controller-", Pool::Controller),
+            ("ZkClient-EventThread-", Pool::Controller),
             ("quorum-controller-", Pool::Controller),
         ];
         let by_middle = [
@@ -201,6 +203,7 @@ mod tests {
                 Pool::Controller,
                 &[
                     "controller-event-thread",
+                    "ZkClient-EventThread-17-127.0.0.1:42181",
                     "Controller-1-to-broker-2-send-thread",
                 ],
             ),
@@ -240,7 +243,6 @@ mod tests {
             "main",
             "VM Thread",
             "main-SendThread(127.0.0.1:2181)",
-            "ZkClient-EventThread-17-127.0.0.1:42181",
             "process reaper (pid 93620)",
             "kafka-1-raft-scheduler0",
             "broker-1-to-controller-heartbeat-channel-manager",

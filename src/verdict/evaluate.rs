@@ -15,6 +15,7 @@ use super::finding_state::{FindingState, KEPT_UNKNOWN, RuleResult};
 use super::memory::Memory;
 use super::rules::{Case, RULES};
 use super::sentence::sentence;
+use super::unseen::unseen;
 use crate::model::{BrokerSnapshot, ClusterCounts, MatchQuality, Moment, NamedIssue, Snapshot};
 use crate::model::{ProcessKey, text};
 use crate::threads::known_issues::each_once;
@@ -160,7 +161,12 @@ impl Evaluator {
             .filter(|(_, state)| is_known(state) && broker.ended.is_none())
             .map(|(id, _)| *id)
             .collect();
+        let unseen = match state {
+            BrokerState::Healthy => unseen(broker, now),
+            _ => Vec::new(),
+        };
         let mut diagnosis = BrokerDiagnosis {
+            unseen,
             label: broker.label.clone(),
             process: broker.broker.process,
             state,

@@ -10,7 +10,7 @@ use crate::model::EvidenceStatus;
 use crate::model::ProcessKey;
 pub use crate::model::Severity;
 use crate::model::named::named;
-use crate::model::{Moment, NamedIssue};
+use crate::model::{Moment, NamedIssue, duration_text};
 
 /// What is the same for every finding of a kind.
 #[derive(Debug)]
@@ -97,6 +97,9 @@ findings! {
     LogDirExhaustion = "log_dir_exhaustion", Critical, "A log disk runs full",
         "At its present growth a disk of the log dirs is full soon. A failed write takes the log dir offline, or the broker down.",
         "Free space: shorten the retention of the largest topics, or move partitions away.";
+    LogDirFailed = "log_dir_failed", Critical, "A log dir has failed",
+        "The broker has given up one of its log dirs after an error of its disk, and goes on without it: it serves none of the partitions there, and is in no ISR of them, while everything else works.",
+        "Repair or replace the disk (the broker's log has the error, `df` its space), then restart the broker: only a restart takes the log dir in again.";
     OfflinePartitions = "offline_partitions", Critical, "Offline partitions",
         "Partitions of the cluster have no leader: no client can read or write them.",
         "Bring the brokers that hold their replicas back. Do not allow an unclean election before you know what would be lost.";
@@ -154,6 +157,9 @@ findings! {
     CertificateExpiry = "certificate_expiry", Warning, "A certificate expires",
         "The certificate of a listener ends within 14 days, or has ended. From then on clients and other brokers that verify it cannot connect.",
         "Renew it in the broker's keystore. Brokers since 1.1 take a new keystore without a restart, by kafka-configs.";
+    StuckGroup = "stuck_group", Warning, "A consumer group does not come out of a rebalance",
+        "Every answer of the coordinator for more than 90 s has found the group in a rebalance: its members wait for one that does not join again, or they join and leave all the time. None of them gets a record meanwhile.",
+        "Find the member that does not come back: `kafka-consumer-groups --describe --members --group GROUP`, and its client's log. A rebalance waits for max.poll.interval.ms at most. If no member is at fault, see the coordinator's log and known faults.";
     KnownIssueExposed = "known_issue_exposed", Info, "This version has known faults",
         "The broker's version has faults that can hang a broker, end its threads or fill its memory, and the broker is configured so that they can strike. Later releases have fixed them.",
         "Plan the upgrade before it happens.";
@@ -171,8 +177,30 @@ impl FindingId {
 pub struct Finding {
     pub id: FindingId,
     pub since: Moment,
+    /// When it was last seen, where it is gone and has not been for long enough to be over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Moment>,
     /// What it rests on, a sentence each.
     pub facts: Vec<String>,
+}
+
+impl Finding {
+    /// ` (clearing, last seen 4 s ago)`; empty while it is seen.
+    pub fn clearing(&self, now: Moment) -> String {
+        let text = |at| {
+            format!(
+                " (clearing, last seen {} ago)",
+                duration_text(now.since(at))
+            )
+        };
+        self.last_seen.map(text).unwrap_or_default()
+    }
+
+    /// With the id of the broker's process, where that belongs to a command.
+    pub fn what_to_do(&self, process: ProcessKey) -> String {
+        let pid = format!(" {}`", process.pid);
+        self.id.kind().what_to_do.replace(" PID`", &pid)
+    }
 }
 
 named! {
@@ -214,6 +242,8 @@ pub struct BrokerDiagnosis {
     pub sentence: String,
     /// `Restart it.`; empty where nothing is to be done.
     pub remedy: String,
+    /// What a healthy verdict does not cover.
+    pub unseen: Vec<&'static str>,
     /// Active ones, the worst first.
     pub findings: Vec<Finding>,
     /// Those whose readings are known, active or not.

@@ -59,11 +59,14 @@ impl FindingState {
         if facts.is_some() == self.active.is_some() {
             self.changing_since = None;
             if let (Some(active), Some(facts)) = (&mut self.active, facts) {
-                active.facts = facts;
+                (active.facts, active.last_seen) = (facts, None);
             }
             return None;
         }
         let since = *self.changing_since.get_or_insert(now);
+        if let Some(active) = &mut self.active {
+            active.last_seen = Some(since);
+        }
         let needed = if facts.is_some() {
             holds_for
         } else {
@@ -74,7 +77,12 @@ impl FindingState {
             return None;
         }
         self.changing_since = None;
-        self.active = facts.map(|facts| Finding { id, since, facts });
+        self.active = facts.map(|facts| Finding {
+            id,
+            since,
+            last_seen: None,
+            facts,
+        });
         Some(self.active.is_some())
     }
 }

@@ -55,8 +55,9 @@ pub const DECIDING: [FindingId; 9] = [
     FindingId::NotRegistered,
 ];
 /// Findings that make it suspect as long as they last: it works only in part.
-pub(super) const PARTIAL: [FindingId; 11] = [
+pub(super) const PARTIAL: [FindingId; 12] = [
     FindingId::JvmPaused,
+    FindingId::LogDirFailed,
     FindingId::PartialStall,
     FindingId::LikelyDeadlock,
     FindingId::EndlessLoop,

@@ -18,6 +18,7 @@ pub mod sentence;
 mod stalls;
 mod standing;
 pub mod unavailable;
+pub mod unseen;
 mod view;
 pub mod views;
 

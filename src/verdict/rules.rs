@@ -30,7 +30,7 @@ use replication::{
     broker_fenced, followers_lost, followers_missing, metadata_stalled, not_registered,
     offline_partitions, registered_but_dead, replica_behind, stale_view, views_diverge,
 };
-use requests::{api_unresponsive, certificate_expiry, listener_unresponsive};
+use requests::{api_unresponsive, certificate_expiry, listener_unresponsive, stuck_group};
 use stalls::{disk_hung, partial_stall, stalled_pool};
 
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Rule {
 
 /// Thread dumps confirm themselves, so their results count at once, and so does the kernel's word on a path. A probe must fail twice and levels must last.
 /// Whatever accompanies the restart of a follower gets a minute.
-pub const RULES: [Rule; 37] = [
+pub const RULES: [Rule; 39] = [
     rule(FindingId::JvmDeadlock, 0, 0, |case| {
         deadlocks(case, |deadlock| deadlock.reported)
     }),
@@ -115,6 +115,8 @@ pub const RULES: [Rule; 37] = [
         memory_maps_exhaustion,
     ),
     rule(FindingId::LogDirExhaustion, 60, 60, log_dir_exhaustion),
+    // At its end a broker gives up one after the other.
+    rule(FindingId::LogDirFailed, 2, 2, log_dir_failed),
     rule(FindingId::OfflinePartitions, 15, 10, offline_partitions),
     rule(FindingId::UnderMinIsr, 15, 10, |case| {
         followers_missing(case, |counts| counts.under_min_isr)
@@ -140,6 +142,7 @@ pub const RULES: [Rule; 37] = [
     rule(FindingId::PathCut, 0, 3, path_cut),
     rule(FindingId::PeerUnreachable, 15, 10, peer_unreachable),
     rule(FindingId::CertificateExpiry, 0, 0, certificate_expiry),
+    rule(FindingId::StuckGroup, 0, 0, stuck_group),
     rule(FindingId::KnownIssueExposed, 0, 0, known_issue_exposed),
 ];
 
@@ -167,7 +170,7 @@ fn deadlocks(case: &Case<'_>, wanted: impl Fn(&Deadlock) -> bool) -> RuleResult 
         if !deadlock.waiting.is_empty() {
             let waiting = deadlock.waiting.iter().map(|thread| &thread.thread);
             let waiting = first_of(waiting, deadlock.blocked());
-            facts.push(format!("blocked behind the cycle: {waiting}"));
+            facts.push(format!("blocked behind the deadlock: {waiting}"));
         }
     }
     if !facts.is_empty() {
@@ -315,7 +318,20 @@ fn file_handle_exhaustion(case: &Case<'_>) -> RuleResult {
         forecast,
         FDS_AHEAD,
     );
-    present_if(fact)
+    let kinds = fact.as_ref().and_then(|_| most_handles(case));
+    present_if(fact.into_iter().chain(kinds))
+}
+
+/// The two kinds of which there were most, when they were last counted.
+fn most_handles(case: &Case<'_>) -> Option<String> {
+    let mut kinds = case.broker.fd_kinds.fresh(case.now)?.named();
+    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let of_kind = |(kind, count): &(&str, u64)| format!("{count} of kind {kind}");
+    let most: Vec<String> = kinds.iter().take(2).map(of_kind).collect();
+    Some(format!(
+        "most of them, when last counted: {}",
+        most.join(", ")
+    ))
 }
 
 fn memory_maps_exhaustion(case: &Case<'_>) -> RuleResult {
@@ -359,6 +375,33 @@ fn log_dir_exhaustion(case: &Case<'_>) -> RuleResult {
     present_if(facts)
 }
 
+fn log_dir_failed(case: &Case<'_>) -> RuleResult {
+    let broker = case.broker;
+    let mut facts = Vec::new();
+    let said = broker.log.last().and_then(|(log, _)| {
+        let signature = log.signatures.get("log_dir_offline")?;
+        Some(format!("its log: {}", signature.last.as_ref()?.text))
+    });
+    let unlocked = broker.offline_log_dirs.fresh(case.now);
+    for dir in unlocked.into_iter().flatten() {
+        let space = broker.log_dirs.fresh(case.now).into_iter().flatten();
+        let is_full = |space: &LogDirSpace| space.dir == *dir && is_disk_full(space);
+        let why = match space.into_iter().any(is_full) {
+            true => "; its disk is full",
+            false => "",
+        };
+        let dir = dir.display();
+        facts.push(format!(
+            "log dir {dir} is offline: the broker has released its lock{why}"
+        ));
+    }
+    facts.extend(said);
+    match present_if(facts) {
+        Absent if unlocked.is_none() => Unknown,
+        result => result,
+    }
+}
+
 fn file_handle_leak(case: &Case<'_>) -> RuleResult {
     let Some(count) = case.broker.open_fds.fresh(case.now) else {
         return Unknown;
@@ -369,7 +412,9 @@ fn file_handle_leak(case: &Case<'_>) -> RuleResult {
             duration_text(grown)
         )
     };
-    present_if(case.memory.fds.leak().map(fact))
+    let fact = case.memory.fds.leak().map(fact);
+    let kinds = fact.as_ref().and_then(|_| most_handles(case));
+    present_if(fact.into_iter().chain(kinds))
 }
 
 /// Fewer sockets without a table entry may come from reading the tables one after the other.

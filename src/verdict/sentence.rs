@@ -2,7 +2,8 @@
 
 use super::finding::{BrokerDiagnosis, BrokerState, Finding, FindingId, Recovery, Severity};
 use super::last_words::last_words;
-use super::memory::{PARTIAL, contradiction};
+use super::memory::{DECIDING, PARTIAL, contradiction};
+use super::unseen::as_far_as_seen;
 use crate::model::{BrokerSnapshot, Moment, NamedIssue, Reason, clock_text, duration_text};
 
 /// The verdict in one sentence for a person, and what to do.
@@ -12,9 +13,40 @@ pub fn sentence(
     is_starting: bool,
     now: Moment,
 ) -> (String, String) {
+    let decides = |finding: &&Finding| match diagnosis.state {
+        BrokerState::Gray => MAKE_GRAY.contains(&finding.id) || DECIDING.contains(&finding.id),
+        BrokerState::Suspect => PARTIAL.contains(&finding.id),
+        BrokerState::Down | BrokerState::Unknown | BrokerState::Healthy => false,
+    };
+    let deciding = || diagnosis.findings.iter().filter(decides);
+    let is_seen = |finding: &Finding| finding.last_seen.is_none();
+    let newest = deciding().max_by_key(|finding| finding.last_seen);
+    // While any of them is seen, one that is clearing does not explain the state.
+    let Some(over) = newest.filter(|_| !deciding().any(is_seen)) else {
+        return of_findings(broker, diagnosis, is_starting, is_seen, now);
+    };
+    let (text, _) = of_findings(broker, diagnosis, is_starting, |_| true, now);
+    let text = text.trim_end_matches('.');
+    (format!("{text}{}.", over.clearing(now)), "Wait.".to_owned())
+}
+
+/// What makes a broker gray beside others, or above a threshold.
+const MAKE_GRAY: [FindingId; 2] = [FindingId::JvmPaused, FindingId::CutOff];
+
+/// The verdict from those findings that `counts` names.
+fn of_findings(
+    broker: &BrokerSnapshot,
+    diagnosis: &BrokerDiagnosis,
+    is_starting: bool,
+    counts: impl Fn(&Finding) -> bool,
+    now: Moment,
+) -> (String, String) {
     let name = format!("Broker {}", broker.label);
     let since = diagnosis.since;
-    let find = |id: FindingId| diagnosis.findings.iter().find(|finding| finding.id == id);
+    let find = |id: FindingId| {
+        let mut findings = diagnosis.findings.iter();
+        findings.find(|finding| finding.id == id && counts(finding))
+    };
     let with = |text: String, remedy: &str| (text, remedy.to_owned());
     match diagnosis.state {
         BrokerState::Down => match broker.ended {
@@ -54,9 +86,10 @@ pub fn sentence(
                 )
             } else if let Some(finding) = find(FindingId::ProcessStopped) {
                 let since = clock_text(finding.since);
+                let pid = broker.broker.process.pid;
                 with(
                     format!("{name} is stopped by a signal since {since}."),
-                    "Continue it: kill -CONT.",
+                    &format!("Continue it: kill -CONT {pid}."),
                 )
             } else if let Some(finding) = find(FindingId::DiskHung) {
                 let since = clock_text(finding.since);
@@ -221,7 +254,10 @@ pub fn sentence(
                 };
                 with(format!("{name} is back since {back}{what}."), "Wait.")
             }
-            None => with(format!("{name} is healthy."), ""),
+            None => {
+                let covered = as_far_as_seen(&diagnosis.unseen);
+                with(format!("{name} is healthy{covered}."), "")
+            }
         },
     }
 }
@@ -229,14 +265,14 @@ pub fn sentence(
 /// ` by KAFKA-4399, fixed in 0.10.1.1`
 fn by_issue(known: &NamedIssue) -> String {
     let likely = if known.is_exact() {
-        "by"
+        " by"
     } else {
-        "by what looks like"
+        ", probable match:"
     };
     let fixed = known
         .fixed_in
         .first()
         .map(|version| format!(", fixed in {version}"))
         .unwrap_or_default();
-    format!(" {likely} {}{fixed}", known.issue)
+    format!("{likely} {}{fixed}", known.issue)
 }

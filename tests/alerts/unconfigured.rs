@@ -188,6 +188,6 @@ fn what_nobody_configured_is_said_once_and_is_no_doubt_about_the_broker() {
     let page = page::render(&view, &EvidenceStatus::default(), NOW, "/metrics").into_string();
     for text in [check, page] {
         assert_eq!(text.matches(WHY).count(), 1, "{text}");
-        assert!(text.contains("from the metadata log"), "{text}");
+        assert!(text.contains("source: metadata log"), "{text}");
     }
 }

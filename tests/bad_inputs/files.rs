@@ -138,7 +138,7 @@ fn no_file_of_root_is_read_for_another_user() {
             .output()
             .unwrap();
         let bundle = String::from_utf8(output.stdout.clone()).unwrap();
-        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
         let bundle = Path::new(bundle.trim());
         let read = |name: &str| fs::read_to_string(bundle.join(name)).unwrap();
         for file in fs::read_dir(bundle).unwrap() {

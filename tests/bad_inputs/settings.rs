@@ -307,9 +307,9 @@ fn valid_settings_are_confirmed_and_a_full_disk_is_no_panic() {
 }
 
 #[test]
-fn the_readme_lists_every_flag_and_no_other() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let (_, rest) = readme.split_once("\n## Flags\n").unwrap();
+fn the_reference_lists_every_flag_and_no_other() {
+    let reference = fs::read_to_string("docs/reference.md").unwrap();
+    let (_, rest) = reference.split_once("\n## Flags\n").unwrap();
     let table = rest
         .split_once("\n## ")
         .unwrap()
@@ -360,12 +360,12 @@ fn the_readme_lists_every_flag_and_no_other() {
     assert_eq!(listed, flags);
 }
 
-/// The README lists every collector with what it reads, and its config file has the defaults.
+/// The reference lists every collector with what it reads, and its config file has the defaults.
 #[test]
-fn the_readme_lists_every_collector() {
-    let readme = fs::read_to_string("README.md").unwrap();
+fn the_reference_lists_every_collector() {
+    let reference = fs::read_to_string("docs/reference.md").unwrap();
     let line = |key: &str| {
-        let mut lines = readme.lines();
+        let mut lines = reference.lines();
         let found = lines.find_map(|line| line.strip_prefix(key)).unwrap();
         format!("{},", found.trim_matches([' ', '{', '}']))
     };
@@ -383,7 +383,7 @@ fn the_readme_lists_every_collector() {
         let switch = format!("{name}: true,");
         assert_eq!(switches.contains(&switch), collector.may_be_off(), "{name}");
         assert!(
-            readme.contains(&format!("\n| `{name}` | {reads}")),
+            reference.contains(&format!("\n| `{name}` | {reads}")),
             "{name}"
         );
     }

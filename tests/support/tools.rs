@@ -134,15 +134,16 @@ pub fn connections_in_ss(
             let server = in_state().filter(|row| at_listener(row) && !own.contains(row.remote));
             let client = in_state()
                 .filter(|row| row.pid == Some(*pid) && !at_listener(row) && shown != "LISTEN");
-            let mut report = |role, count: usize| {
-                let series =
-                    format!("connections{{broker=\"{id}\",role=\"{role}\",state=\"{name}\"}}");
+            let mut report = |direction, count: usize| {
+                let series = format!(
+                    "connections{{broker=\"{id}\",direction=\"{direction}\",state=\"{name}\"}}"
+                );
                 readings.insert(series, count as u64);
             };
-            report("server", server.count());
+            report("in", server.count());
             // No tool knows the process of a connection that this process has already closed.
             if !in_state().any(|row| row.pid.is_none() && !at_listener(&row)) {
-                report("client", client.count());
+                report("out", client.count());
             }
         }
     }

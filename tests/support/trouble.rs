@@ -170,7 +170,7 @@ pub fn pause_and_resume(cluster: &Cluster, exporter: &Exporter, id: i32) {
 /// Whether the page has counts of a broker by a peer, or by ZooKeeper where its answers came in time.
 pub fn is_reported_by_others(exporter: &Exporter) -> bool {
     let page = exporter.page();
-    let by = ["<small>reported by broker ", "<small>from ZooKeeper"];
+    let by = ["<small>source: broker ", "<small>source: ZooKeeper"];
     by.iter().any(|text| page.contains(text))
 }
 

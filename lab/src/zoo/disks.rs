@@ -36,7 +36,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                 kind: 15,
                 what: "the second of two disks is filled; the broker goes on without that log dir",
                 expected: Expected {
-                    findings: &["log_dir_offline", "log_dir_exhaustion", "log_dir_failed"],
+                    findings: &["log_dir_failed"],
                     cause: &["data1", "offline|failed|full|no space|space left"],
                     gray: false,
                     before_harm: false,

@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use report::{Outcome, Run, Stressed};
+use report::{Outcome, Stressed, Table, version_of};
 use scenario::Scenario;
-use score::{Observed, score};
+use score::{Observed, Score, score};
 use stage::Stage;
 
 use crate::cluster::Cluster;
@@ -62,10 +62,12 @@ pub struct Options {
     pub healthy: Duration,
     /// The folder for the logs of exporters and brokers.
     pub logs: PathBuf,
+    /// The table, which is written after every scenario; what it has of others stays.
+    pub table: Option<PathBuf>,
 }
 
 /// Runs the scenarios of every version. `stop` ends it after the present one.
-pub fn run(options: &Options, stop: &Receiver<()>) -> Result<Run> {
+pub fn run(options: &Options, stop: &Receiver<()>) -> Result<()> {
     let known: Vec<_> = scenario::all().iter().map(|one| one.about().name).collect();
     for name in &options.only {
         ensure!(
@@ -74,7 +76,12 @@ pub fn run(options: &Options, stop: &Receiver<()>) -> Result<Run> {
             known.join(", ")
         );
     }
-    let mut run = Run::begin(&options.exporter)?;
+    let exporter = version_of(&options.exporter)?;
+    let json = options
+        .table
+        .as_ref()
+        .map(|file| file.with_extension("json"));
+    let mut table = json.map_or(Ok(Table::default()), |json| Table::read(&json))?;
     for version in &options.versions {
         let mut stage: Option<Stage> = None;
         for mut scenario in scenario::all() {
@@ -90,36 +97,43 @@ pub fn run(options: &Options, stop: &Receiver<()>) -> Result<Run> {
                 stop.recv_timeout(Duration::ZERO),
                 Err(RecvTimeoutError::Timeout)
             ) {
-                return Ok(run);
+                return Ok(());
             }
             let logs = options
                 .logs
                 .join(format!("{version}-{}", scenario.about().name));
             std::fs::create_dir_all(&logs)?;
-            let outcome = one(version, options, &logs, &mut stage, scenario.as_mut());
-            let outcome =
-                outcome.unwrap_or_else(|error| Outcome::failed(scenario.as_ref(), version, &error));
+            let score = one(version, options, &logs, &mut stage, scenario.as_mut());
+            let outcome = Outcome::new(scenario.as_ref(), version, &exporter, score);
             println!("{}", outcome.line());
             if !outcome.well_afterwards() {
                 stage = None;
             }
-            run.outcomes.push(outcome);
+            table.put(outcome);
+            options.write(&table)?;
         }
         drop(stage);
         if !options.healthy.is_zero() && VERSIONS.contains(&version.as_str()) {
             let logs = options.logs.join(format!("{version}-healthy"));
             std::fs::create_dir_all(&logs)?;
-            run.stressed
-                .extend(stressed(version, options, &logs, stop)?);
+            let stressed = stressed(version, &exporter, options, &logs, stop)?;
+            table.put_stressed(version, stressed);
+            options.write(&table)?;
         }
     }
-    run.end();
-    Ok(run)
+    Ok(())
+}
+
+impl Options {
+    fn write(&self, table: &Table) -> Result<()> {
+        self.table.as_ref().map_or(Ok(()), |file| table.write(file))
+    }
 }
 
 /// Puts healthy brokers under one stress after the other until the time is over.
 fn stressed(
     version: &str,
+    exporter: &str,
     options: &Options,
     logs: &Path,
     stop: &Receiver<()>,
@@ -157,7 +171,8 @@ fn stressed(
         report::write_said(&logs.join(file), &observed)?;
         let one = Stressed {
             version: version.into(),
-            name: stress.name,
+            name: stress.name.into(),
+            exporter: exporter.into(),
             seconds: struck.elapsed().as_secs_f64(),
             wrong: score(&stress::NOTHING, &observed).wrong,
             failed: acted.err().map(|error| format!("{error:#}")),
@@ -174,7 +189,7 @@ fn one(
     logs: &Path,
     stage: &mut Option<Stage>,
     scenario: &mut dyn Scenario,
-) -> Result<Outcome> {
+) -> Result<Score> {
     let mut own = None;
     let stage = match scenario.change() {
         Some(change) => {
@@ -206,7 +221,7 @@ fn one(
     report::write_said(&logs.join("said.txt"), &observed)?;
     let score = score(&scenario.about().expected, &observed);
     ensure!(stage.exporters_run()?, "an exporter has ended");
-    Ok(Outcome::scored(scenario, version, score))
+    Ok(score)
 }
 
 fn observe(stage: &mut Stage, scenario: &mut dyn Scenario) -> Result<Observed> {

@@ -1,13 +1,11 @@
 //! Links between hosts that drop what they should carry.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
 use super::scenario::{About, Scenario, Struck};
 use super::score::Expected;
 use super::stage::Stage;
-use crate::hosts::{Host, run};
+use crate::hosts::Host;
 
 /// What says that a broker has lost ZooKeeper or the controller.
 const NO_COORDINATION: &[&str] = &[
@@ -26,7 +24,6 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
         before_harm: false,
     };
     vec![
-        Box::new(SlowLeader),
         Box::new(Cut {
             about: About {
                 name: "one-way-partition",
@@ -117,66 +114,6 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
             sick: &[1, 2, 3],
         }),
     ]
-}
-
-/// Broker 2 answers the followers of its partitions at 2 kB/s, and everybody else at full speed.
-struct SlowLeader;
-
-impl Scenario for SlowLeader {
-    fn about(&self) -> About {
-        About {
-            name: "slow-leader",
-            kind: 14,
-            what: "broker 2 answers the fetches of its followers at 2 kB/s (tc)",
-            expected: Expected {
-                findings: &[
-                    "followers_lost",
-                    "isr_leader_alone",
-                    "under_min_isr",
-                    "under_replicated",
-                    "peer_unreachable",
-                    "slow_leader",
-                ],
-                cause: &[
-                    "slow|not acknowledged|send queue|send-q|unsent",
-                    "broker 1",
-                    "broker 3|and 3",
-                ],
-                gray: false,
-                before_harm: false,
-            },
-        }
-    }
-
-    fn lasts(&self) -> Duration {
-        Duration::from_secs(90)
-    }
-
-    fn strike(&mut self, stage: &mut Stage) -> Result<Struck> {
-        let own = stage.host(2)?.clone();
-        let struck = Struck::now(&[2]);
-        for command in [
-            "tc qdisc add dev eth0 root handle 1: htb default 10",
-            "tc class add dev eth0 parent 1: classid 1:10 htb rate 10gbit",
-            "tc class add dev eth0 parent 1: classid 1:20 htb rate 16kbit burst 2k cburst 2k",
-        ] {
-            run(&own.cell, &command.split(' ').collect::<Vec<_>>())?;
-        }
-        for follower in [1, 3] {
-            let to = stage.host(follower)?.address;
-            let filter = format!(
-                "tc filter add dev eth0 parent 1: protocol ip u32 match ip dst {to}/32 \
-                 match ip sport 9092 0xffff flowid 1:20"
-            );
-            run(&own.cell, &filter.split(' ').collect::<Vec<_>>())?;
-        }
-        Ok(struck)
-    }
-
-    fn heal(&mut self, stage: &mut Stage) -> Result<()> {
-        let own = &stage.host(2)?.cell;
-        run(own, &["tc", "qdisc", "delete", "dev", "eth0", "root"]).map(drop)
-    }
 }
 
 /// From where to where nothing comes.

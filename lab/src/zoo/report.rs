@@ -1,19 +1,20 @@
-//! The table of a run, as text and as JSON.
+//! The table of all runs, as text and as JSON. A later run of some scenarios replaces their rows.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::scenario::Scenario;
-use super::score::{Expected, Observed, Score, Summary, Wrong, WrongKind, summary};
+use super::score::{Observed, Score, Summary, Wrong, summary};
 
 /// The kinds without a scenario, by number.
 const NOT_MADE: &str = "
 ## Not made here
-- 4, a lock held while an event is awaited: on 0.10.1.0 this is the stuck controller (17), whose thread sleeps with its lock.
+- 4, a lock held while an event is awaited: on 0.10.1.0 this is the stuck controller (17), whose thread waits with its lock.
 - 7, connection storm: a broker of the lab accepts faster than its clients connect; the full accept queue is 22.
 - 19, an expired certificate: an expiry is known weeks before, and `tests/listeners.rs` compares it; no client is harmed
   before the day.
@@ -23,33 +24,36 @@ const NOT_MADE: &str = "
 ";
 
 /// One scenario on one version.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    pub scenario: &'static str,
+    pub scenario: String,
     pub kind: u8,
-    pub what: &'static str,
+    pub what: String,
     pub version: String,
-    pub expected: Expected,
+    /// The exporter's version.
+    pub exporter: String,
+    /// Whether the kind must be found before the first client is harmed.
+    pub before_harm: bool,
     /// The score, or why there is none.
     pub result: Result<Score, String>,
 }
 
 impl Outcome {
-    pub fn scored(scenario: &dyn Scenario, version: &str, score: Score) -> Outcome {
+    pub fn new(
+        scenario: &dyn Scenario,
+        version: &str,
+        exporter: &str,
+        score: Result<Score>,
+    ) -> Outcome {
         let about = scenario.about();
         Outcome {
-            scenario: about.name,
+            scenario: about.name.into(),
             kind: about.kind,
-            what: about.what,
+            what: about.what.into(),
             version: version.into(),
-            expected: about.expected,
-            result: Ok(score),
-        }
-    }
-
-    pub fn failed(scenario: &dyn Scenario, version: &str, error: &anyhow::Error) -> Outcome {
-        Outcome {
-            result: Err(format!("{error:#}")),
-            ..Outcome::scored(scenario, version, Score::default())
+            exporter: exporter.into(),
+            before_harm: about.expected.before_harm,
+            result: score.map_err(|error| format!("{error:#}")),
         }
     }
 
@@ -83,30 +87,15 @@ impl Outcome {
             }
         }
     }
-
-    fn json(&self) -> Value {
-        let mut value = json!({
-            "scenario": self.scenario, "kind": self.kind, "what": self.what, "version": self.version,
-            "expected": {"findings": self.expected.findings, "cause": self.expected.cause, "gray": self.expected.gray},
-        });
-        match &self.result {
-            Err(error) => value["not_made"] = json!(error),
-            Ok(score) => {
-                value["seconds"] = json!({"harm": score.harm, "slow": score.slow, "suspicion": score.suspicion,
-                    "component": score.component, "verdict": score.verdict, "cause": score.cause,
-                    "healthy_after_heal": score.healthy});
-                value["named"] = json!(score.named);
-                value["wrong"] = wrong_json(&score.wrong);
-            }
-        }
-        value
-    }
 }
 
 /// One stress of healthy brokers.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Stressed {
     pub version: String,
-    pub name: &'static str,
+    pub name: String,
+    /// The exporter's version.
+    pub exporter: String,
     pub seconds: f64,
     pub wrong: Vec<Wrong>,
     /// Why it could not be done.
@@ -133,73 +122,56 @@ fn wrong_text(wrong: &Wrong) -> String {
     )
 }
 
-fn wrong_json(wrong: &[Wrong]) -> Value {
-    let one = |wrong: &Wrong| {
-        json!({"at": wrong.at, "broker": wrong.broker, "what": wrong.what,
-            "verdict": wrong.kind == WrongKind::Verdict})
-    };
-    wrong.iter().map(one).collect()
+/// What is known from all runs.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Table {
+    pub scenarios: Vec<Outcome>,
+    pub healthy: Vec<Stressed>,
 }
 
-/// A run of many.
-pub struct Run {
-    pub outcomes: Vec<Outcome>,
-    pub stressed: Vec<Stressed>,
-    began: Instant,
-    minutes: f64,
-    exporter: String,
-}
-
-impl Run {
-    pub fn begin(exporter: &Path) -> Result<Run> {
-        let output = std::process::Command::new(exporter)
-            .arg("--version")
-            .output()
-            .with_context(|| format!("start {}", exporter.display()))?;
-        ensure!(
-            output.status.success(),
-            "{}: {}",
-            exporter.display(),
-            output.status
-        );
-        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Ok(Run {
-            outcomes: Vec::new(),
-            stressed: Vec::new(),
-            began: Instant::now(),
-            minutes: 0.0,
-            exporter: version,
-        })
+impl Table {
+    /// Returns an empty one where there is no file yet.
+    pub fn read(json: &Path) -> Result<Table> {
+        if !json.exists() {
+            return Ok(Table::default());
+        }
+        let text = std::fs::read_to_string(json)?;
+        serde_json::from_str(&text).with_context(|| format!("read {}", json.display()))
     }
 
-    pub fn end(&mut self) {
-        self.minutes = self.began.elapsed().as_secs_f64() / 60.0;
+    /// Writes the text, and beside it the same as JSON.
+    pub fn write(&self, text: &Path) -> Result<()> {
+        std::fs::write(text, self.markdown())?;
+        let json = json!({
+            "summary": self.summary(), "scenarios": self.scenarios, "healthy": self.healthy,
+        });
+        let json = serde_json::to_string_pretty(&json)?;
+        Ok(std::fs::write(text.with_extension("json"), json + "\n")?)
     }
 
-    fn made(&self) -> impl Iterator<Item = (&Expected, &Score)> {
+    /// In place of the row of the same scenario and version, if there is one.
+    pub fn put(&mut self, outcome: Outcome) {
+        let is_it = |one: &&mut Outcome| {
+            (&one.scenario, &one.version) == (&outcome.scenario, &outcome.version)
+        };
+        match self.scenarios.iter_mut().find(is_it) {
+            Some(row) => *row = outcome,
+            None => self.scenarios.push(outcome),
+        }
+    }
+
+    /// In place of all that this version has borne before.
+    pub fn put_stressed(&mut self, version: &str, stressed: Vec<Stressed>) {
+        self.healthy.retain(|one| one.version != version);
+        self.healthy.extend(stressed);
+    }
+
+    fn summary(&self) -> Summary {
         let scored = |outcome: &'_ Outcome| outcome.result.is_ok();
-        let made = self.outcomes.iter().filter(move |outcome| scored(outcome));
-        made.filter_map(|outcome| Some((&outcome.expected, outcome.result.as_ref().ok()?)))
-    }
-
-    pub fn summary(&self) -> Summary {
-        summary(self.made())
-    }
-
-    pub fn json(&self) -> Value {
-        let summary = self.summary();
-        json!({
-            "exporter": self.exporter, "minutes": (self.minutes * 10.0).round() / 10.0, "cpus": cpus(),
-            "summary": {"made": summary.made, "component": summary.component, "cause": summary.cause,
-                "after_harm_median": summary.median, "after_harm_worst": summary.worst, "compared": summary.compared,
-                "wrong_verdicts": summary.wrong_verdicts, "wrong_names": summary.wrong_names,
-                "not_before_harm": summary.too_late},
-            "healthy": self.stressed.iter().map(|one| {
-                json!({"version": one.version, "stress": one.name, "seconds": one.seconds, "wrong": wrong_json(&one.wrong),
-                    "not_done": one.failed})
-            }).collect::<Vec<_>>(),
-            "scenarios": self.outcomes.iter().map(Outcome::json).collect::<Vec<_>>(),
-        })
+        let made = self.scenarios.iter().filter(move |outcome| scored(outcome));
+        summary(
+            made.filter_map(|outcome| Some((outcome.before_harm, outcome.result.as_ref().ok()?))),
+        )
     }
 
     pub fn markdown(&self) -> String {
@@ -211,11 +183,10 @@ impl Run {
              retries. Times are seconds after the strike; harm is the first operation that failed, slow the first that \
              took more than 1 s. The verdict is the first finding that names the right component, at a broker that \
              cannot serve together with gray or down; the cause is thread, lock, link, disk or limit by name. Healthy: \
-             seconds from the beginning of the heal until all brokers are healthy without a critical finding.\n\n\
-             Exporter {}, {} CPUs, {:.0} minutes.\n\n",
-            self.exporter,
-            cpus(),
-            self.minutes
+             seconds from the beginning of the heal until all brokers are healthy without a critical finding. A run of \
+             some scenarios (`KAFKA_VITALS_ZOO=NAME,NAME make zoo`) replaces their rows.\n\n\
+             Exporter: {}.\n\n",
+            self.exporters()
         );
         let _ = writeln!(
             text,
@@ -236,7 +207,7 @@ impl Run {
             summary.wrong_verdicts,
             summary.wrong_names
         );
-        for outcome in &self.outcomes {
+        for outcome in &self.scenarios {
             let head = format!(
                 "| {} | {} {} | {} |",
                 outcome.version, outcome.kind, outcome.scenario, outcome.what
@@ -271,14 +242,25 @@ impl Run {
             };
         }
         text.push_str(NOT_MADE);
-        if !self.stressed.is_empty() {
+        if !self.healthy.is_empty() {
             self.write_stressed(&mut text);
         }
         text
     }
 }
 
-impl Run {
+impl Table {
+    /// The versions of the exporter, in the order of the rows.
+    fn exporters(&self) -> String {
+        let of_rows = self.scenarios.iter().map(|one| one.exporter.as_str());
+        let mut all: Vec<&str> = of_rows
+            .chain(self.healthy.iter().map(|one| one.exporter.as_str()))
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all.join(", ")
+    }
+
     fn write_stressed(&self, text: &mut String) {
         let _ = writeln!(
             text,
@@ -287,15 +269,15 @@ impl Run {
              | Kafka | stress | times | minutes | wrong |\n|---|---|---|---|---|"
         );
         let mut rows: Vec<(&str, &str)> = Vec::new();
-        for one in &self.stressed {
-            let row = (one.version.as_str(), one.name);
+        for one in &self.healthy {
+            let row = (one.version.as_str(), one.name.as_str());
             if !rows.contains(&row) {
                 rows.push(row);
             }
         }
         for row in rows {
-            let of_row = |one: &&Stressed| (one.version.as_str(), one.name) == row;
-            let all: Vec<&Stressed> = self.stressed.iter().filter(of_row).collect();
+            let of_row = |one: &&Stressed| (one.version.as_str(), one.name.as_str()) == row;
+            let all: Vec<&Stressed> = self.healthy.iter().filter(of_row).collect();
             let wrong = all.iter().flat_map(|one| &one.wrong).map(wrong_text);
             let not_done = all
                 .iter()
@@ -314,8 +296,19 @@ impl Run {
     }
 }
 
-fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(0, usize::from)
+/// What the exporter says of its version.
+pub fn version_of(exporter: &Path) -> Result<String> {
+    let output = std::process::Command::new(exporter)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("start {}", exporter.display()))?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        exporter.display(),
+        output.status
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn seconds(value: Option<f64>) -> String {

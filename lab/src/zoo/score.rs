@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::clients::Complaint;
 use super::watch::{Found, Said};
 
@@ -35,7 +37,7 @@ pub struct Observed {
 }
 
 /// Times are seconds after the strike, but for `healthy`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     pub harm: Option<f64>,
     pub slow: Option<f64>,
@@ -53,7 +55,7 @@ pub struct Score {
     pub healthy: Option<f64>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wrong {
     pub at: f64,
     pub broker: i32,
@@ -61,7 +63,8 @@ pub struct Wrong {
     pub what: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WrongKind {
     /// A broker that is not sick is gray or down, or suspect without naming the sick one.
     Verdict,
@@ -273,7 +276,7 @@ fn healthy_again(observed: &Observed, before: &BTreeSet<(i32, String)>) -> Optio
 }
 
 /// The figures over all scenarios.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
     pub made: usize,
     pub component: usize,
@@ -288,10 +291,11 @@ pub struct Summary {
     pub too_late: usize,
 }
 
-pub fn summary<'a>(scores: impl Iterator<Item = (&'a Expected, &'a Score)>) -> Summary {
+/// Of each score with whether its kind must be found before the first client is harmed.
+pub fn summary<'a>(scores: impl Iterator<Item = (bool, &'a Score)>) -> Summary {
     let mut summary = Summary::default();
     let mut after = Vec::new();
-    for (expected, score) in scores {
+    for (before_harm, score) in scores {
         summary.made += 1;
         summary.component += usize::from(score.component.is_some());
         summary.cause += usize::from(score.cause.is_some());
@@ -300,7 +304,7 @@ pub fn summary<'a>(scores: impl Iterator<Item = (&'a Expected, &'a Score)>) -> S
             (Some(verdict), Some(harm)) => verdict <= harm,
             (verdict, _) => verdict.is_some(),
         };
-        summary.too_late += usize::from(expected.before_harm && !early);
+        summary.too_late += usize::from(before_harm && !early);
         let count = |kind| {
             score
                 .wrong

@@ -164,7 +164,7 @@ fn the_summary_has_median_and_worst_over_those_with_harm() {
         of(None, Some(5.0)),
         of(Some(6.0), Some(5.0)),
     ];
-    let summary = summary(scores.iter().map(|score| (&DEADLOCK, score)));
+    let summary = summary(scores.iter().map(|score| (DEADLOCK.before_harm, score)));
     assert_eq!((summary.made, summary.component, summary.cause), (5, 4, 0));
     assert_eq!((summary.median, summary.worst), (Some(1.0), Some(4.0)));
     assert_eq!((summary.compared, summary.too_late), (3, 3));

@@ -108,6 +108,22 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
             taken: false,
             since: "0.10",
         }),
+        Box::new(Rule {
+            about: About {
+                name: "slow-leader",
+                kind: 14,
+                what: "fetches of followers wait for 40 s in the leader (KAFKA-8733)",
+                expected: Expected {
+                    findings: &["followers_lost"],
+                    cause: &["alone in the isr", "brokers 1, 3"],
+                    gray: false,
+                    before_harm: false,
+                },
+            },
+            rule: "followers",
+            taken: false,
+            since: "0.10",
+        }),
         Box::new(Convoy { more: None }),
     ]
 }

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use super::gathering::{Gathering, by_topic, count, fact};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Source};
-use crate::analyze::formats::server_log::{Log, SECONDS, Times};
+use crate::analyze::formats::server_log::{KEPT_ALIKE, Log, SECONDS, Times};
 use crate::analyze::formats::topics;
 use crate::analyze::names::{Name, Owner};
 
 impl Gathering<'_> {
     /// `own` is the broker that wrote the log; None for a client's log, and where nothing shows which broker wrote it.
     pub(super) fn broker_log(&mut self, file: &File<'_>, log: &Log<'_>, own: Option<&Name>) {
+        let more = or_more(log);
         for (id, times) in &log.disconnects {
             let who = own.map_or("a client".to_owned(), |own| format!("broker {own}"));
-            let text = format!("{who} lost its connection to it {}", text_of(times));
+            let text = format!("{who} lost its connection to it {}", text_of(times, more));
             let figures = [("times", times.count)];
             let fact = fact(FactKind::Disconnects, file, text, &figures);
             let signal = fact.against(Some(Source::Peers)).affecting(own.cloned());
@@ -56,6 +57,7 @@ impl Gathering<'_> {
     }
 
     pub(super) fn client_log(&mut self, file: &File<'_>, log: &Log<'_>) {
+        let more = or_more(log);
         let mut errors: BTreeMap<&str, (u64, Vec<&str>)> = BTreeMap::new();
         for ((error, partition), times) in &log.produce_errors {
             let (sum, partitions) = errors.entry(error).or_default();
@@ -68,7 +70,8 @@ impl Gathering<'_> {
                 Some((topic, partition.parse().ok()?))
             });
             let which = by_topic(pairs);
-            let text = format!("a producer met {error} {}: {which}", count(times, "time"));
+            let number = count(times, "time");
+            let text = format!("a producer met {error} {number}{more}: {which}");
             let figures = [
                 ("times", times),
                 ("partitions", partitions.len() as u64),
@@ -80,7 +83,7 @@ impl Gathering<'_> {
         }
         if log.unanswered > 0 {
             let times = count(log.unanswered, "time");
-            let text = format!("a client was disconnected {times} before its answer");
+            let text = format!("a client was disconnected {times}{more} before its answer");
             let figures = [("times", log.unanswered)];
             let fact = fact(FactKind::Unanswered, file, text, &figures);
             self.add(None, fact.alone());
@@ -112,11 +115,19 @@ impl Gathering<'_> {
     }
 }
 
-fn text_of(times: &Times<'_>) -> String {
+fn text_of(times: &Times<'_>, or_more: &str) -> String {
     let Times { count, first, last } = times;
     if *count == 1 {
         format!("at {first}")
     } else {
-        format!("{count} times, {first} to {last}")
+        format!("{count} times{or_more}, {first} to {last}")
+    }
+}
+
+/// Of a long log no more lines that are alike are kept.
+fn or_more(log: &Log<'_>) -> &'static str {
+    match log.alike() < KEPT_ALIKE {
+        true => "",
+        false => " or more",
     }
 }

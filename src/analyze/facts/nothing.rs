@@ -73,7 +73,7 @@ fn not_found(file: &File<'_>, form: Form) -> Option<String> {
     };
     Some(match form {
         Form::BrokerLog => format!(
-            "a log{} without a connection lost to a broker, and without an ISR that shrank to the broker alone and stayed so",
+            "a log{} without a line that is known to mean trouble, without a connection lost to a broker, and without an ISR that shrank to the broker alone and stayed so",
             period()
         ),
         Form::ClientLog => format!(

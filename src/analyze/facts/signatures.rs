@@ -1,4 +1,4 @@
-//! The severest lines of a broker's log, by the signatures that the collector `logs` counts.
+//! The lines of a broker's log that mean trouble, by the signatures that the collector `logs` counts.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::gathering::{Gathering, count, fact, list};
 use crate::analyze::artifact::File;
 use crate::analyze::explanation::{FactKind, Source};
 use crate::analyze::formats::server_log::SECONDS;
-use crate::analyze::long_log::{KEPT_OF_SIGNATURE, known_signatures};
+use crate::analyze::long_log::{kept_of, known_signatures};
 use crate::analyze::names::Name;
 use crate::model::Severity;
 use crate::threads::log_signatures::{Found, LogReader, log_signatures};
@@ -45,8 +45,7 @@ impl Gathering<'_> {
         // The last line may have no end.
         reader.read(b"\n", matcher, &mut found);
         for (number, seen) in seen {
-            let known = log_signatures().get(number);
-            let Some(of) = known.filter(|of| of.severity == Severity::Critical) else {
+            let Some((of, kept)) = log_signatures().get(number).zip(kept_of(number)) else {
                 continue;
             };
             let when = match seen.first.is_empty() {
@@ -59,14 +58,15 @@ impl Gathering<'_> {
                 false => format!(": {}", list(&seen.threads)),
             };
             // Of a long log no more are kept, and the last one may be below another line than it was.
-            let more = match seen.times + 1 < KEPT_OF_SIGNATURE {
+            let more = match seen.times + 1 < kept {
                 true => "",
                 false => " or more",
             };
             let (name, times, meaning) = (&of.name, count(seen.times, "time"), &of.meaning);
             let text = format!("its log has {name} {times}{more}{when}{threads}. {meaning}");
             let fact = fact(FactKind::Logged, file, text, &[("times", seen.times)]);
-            self.add(own, fact.against(own.map(|_| Source::Own)));
+            let speaks = own.filter(|_| of.severity == Severity::Critical);
+            self.add(own, fact.against(speaks.map(|_| Source::Own)));
         }
     }
 }

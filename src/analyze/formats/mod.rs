@@ -33,7 +33,7 @@ impl Pattern {
         self.0.is_match(text.as_bytes())
     }
 
-    /// The match of a pattern that is anchored at the start, and the text after it.
+    /// The text up to the end of the first match, and what follows it.
     fn prefix<'a>(&self, text: &'a str) -> Option<(&'a str, &'a str)> {
         let end = self.0.find(text.as_bytes())?.end();
         text.split_at_checked(end)

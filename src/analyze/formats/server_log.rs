@@ -1,9 +1,9 @@
 //! Logs of Kafka's brokers and clients, in log4j's usual forms: what they say about a broker that no longer answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::LazyLock;
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 use super::{Pattern, sockets};
 use crate::threads::log_signatures::pattern_of;
@@ -68,12 +68,47 @@ pub fn parse(text: &str) -> Option<Log<'_>> {
     (log.broker || log.client).then_some(log)
 }
 
+impl Log<'_> {
+    /// Lines that are alike, of which a long log has at most [`KEPT_ALIKE`] here.
+    pub fn alike(&self) -> u64 {
+        let disconnects = self.disconnects.values().map(|times| times.count);
+        disconnects.sum::<u64>() + self.produce_errors.values().sum::<u64>() + self.unanswered
+    }
+}
+
+/// Lines about lost connections and failed requests that are kept of a long log; then only those that name another broker
+/// or partition, and the last one about each broker.
+pub const KEPT_ALIKE: u64 = 10_000;
+
 /// What the lines before have shown, by which [`says`] decides.
 #[derive(Debug, Default)]
 pub struct Known {
     kinds: [bool; 3],
     ids: BTreeSet<i32>,
     addresses: BTreeMap<std::net::SocketAddr, i32>,
+    alike: u64,
+    disconnects: BTreeSet<i32>,
+    /// Errors with their partitions.
+    produce_errors: HashSet<(String, String)>,
+}
+
+impl Known {
+    /// Whether there are so many lines that are alike that this one is left out.
+    fn has_enough(&mut self, log: &Log<'_>) -> bool {
+        let alike = log.alike();
+        self.alike += alike;
+        let mut is_new = false;
+        for id in log.disconnects.keys() {
+            is_new |= self.disconnects.len() < KEPT && self.disconnects.insert(*id);
+        }
+        for (error, partition) in log.produce_errors.keys() {
+            is_new |= self.produce_errors.len() < KEPT
+                && self
+                    .produce_errors
+                    .insert(((*error).to_owned(), (*partition).to_owned()));
+        }
+        alike > 0 && !is_new && self.alike > KEPT_ALIKE
+    }
 }
 
 /// What a single line of a long log is.
@@ -83,10 +118,20 @@ pub enum Saying<'a> {
     Something,
     /// Only a change of the ISR of this partition, of which [`parse`] keeps the last one.
     IsrChange(&'a str),
+    /// It is like enough others.
+    Alike(Alike),
     /// A line with a time and a level that says nothing.
     Nothing,
     /// No line with a time and a level.
     OtherLine,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alike {
+    /// To which broker a connection was lost, if it says so.
+    pub disconnect: Option<i32>,
+    /// It has no time of its own.
+    pub is_below: bool,
 }
 
 /// What [`parse`] would make of a line.
@@ -99,13 +144,21 @@ pub fn says<'a>(line: &'a str, known: &mut Known) -> Saying<'a> {
         ..Log::default()
     };
     log.read(line);
-    let is_line = !log.last.is_empty();
+    let is_line = log.lines > 0;
     let kinds = [log.broker, log.client, log.either];
     log.ids.retain(|id| !known.ids.contains(id));
     log.addresses
         .retain(|address, id| known.addresses.get(address) != Some(id));
     let is_new = kinds != known.kinds;
     let isr_change = std::mem::take(&mut log.isr_changes).pop_first();
+    let mut alike = None;
+    if known.has_enough(&log) {
+        alike = Some(Alike {
+            disconnect: log.disconnects.pop_first().map(|(id, _)| id),
+            is_below: !is_line,
+        });
+        (log.disconnects, log.produce_errors, log.unanswered) = Default::default();
+    }
     let rest = Log {
         lines: 0,
         first: "",
@@ -121,11 +174,12 @@ pub fn says<'a>(line: &'a str, known: &mut Known) -> Saying<'a> {
         known.ids.extend(&rest.ids);
         known.addresses.extend(&rest.addresses);
     }
-    match (says_something, isr_change) {
-        (true, _) => Saying::Something,
-        (false, Some((partition, _))) => Saying::IsrChange(partition),
-        (false, None) if is_line => Saying::Nothing,
-        (false, None) => Saying::OtherLine,
+    match (says_something, isr_change, alike) {
+        (true, _, _) => Saying::Something,
+        (false, Some((partition, _)), _) => Saying::IsrChange(partition),
+        (false, None, Some(alike)) => Saying::Alike(alike),
+        (false, None, None) if is_line => Saying::Nothing,
+        (false, None, None) => Saying::OtherLine,
     }
 }
 
@@ -178,7 +232,7 @@ static EITHER_CLASS: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(r"[\s(\[] (?: kafka\.utils | org\.apache\.kafka\.common\.network ) \.")
 });
 
-/// The broker that wrote a line, from its first words in brackets, which may contain other ids as well.
+/// The broker that wrote a line, from its first words in brackets, which may contain other ids as well. It ends with the id.
 static WRITER: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(
         r"^ (?: Registered\ broker\  | \[ (?:
@@ -186,7 +240,7 @@ static WRITER: LazyLock<Pattern> = LazyLock::new(|| {
           | (?: Kafka|Broker|Controller|Quorum|Replica|SocketServer|Group(?:Coord|Meta)|Transaction(?:Coord|State|Marker)
               | ShareCoord|Raft|Metadata|Snapshot(?:Gen|Emit)|NodeTo|PartitionState|RequestSend|TopicDel|DynamicConf ) \w*
             (?: \ [^\]]*? [\ ,] | \  ) (?: id | brokerId | nodeId | replicaId | controllerId ) =
-          | KafkaApi- | (?: Group | Transaction | Share ) Coordinator\  ) ) (?<id>\d+)",
+          | KafkaApi- | (?: Group | Transaction | Share ) Coordinator\  ) ) \d+",
     )
 });
 
@@ -208,21 +262,47 @@ fn time_in(start: &str) -> &str {
     }
 }
 
+static RESIZED: LazyLock<Pattern> = LazyLock::new(|| {
+    let (shrunk, expanded) = (pattern_of("isr_shrunk"), pattern_of("isr_expanded"));
+    Pattern::new(&format!("(?-x:{shrunk}|{expanded})"))
+});
+
+/// Partition, id where the line has it, the ISR before and after:
 /// `Partition [t,3] on broker 2: Shrinking ISR for partition [t,3] from 2,1,3 to 2 (kafka.cluster.Partition)`,
 /// later `[Partition t-3 broker=2] Shrinking ISR from 2,1,3 to 2. Leader: ...`.
-static ISR_CHANGE: LazyLock<Pattern> = LazyLock::new(|| {
-    let (shrunk, expanded) = (pattern_of("isr_shrunk"), pattern_of("isr_expanded"));
-    Pattern::new(&format!(
-        r"Partition\  (?<partition>\S+) \  (?: on\ broker\  (?<id>\d+) )? .*?
-          (?-x:{shrunk}|{expanded}) .*? from\  (?<from>[\d,]+) \ to\  (?<to>[\d,]+)",
-    ))
-});
+fn isr_change(message: &str) -> Option<[&str; 4]> {
+    let (_, rest) = message.split_once("Partition ")?;
+    let (partition, rest) = rest.split_once(' ')?;
+    let id = rest.strip_prefix("on broker ").unwrap_or_default();
+    let (_, change) = RESIZED.prefix(rest)?;
+    let (_, change) = change.split_once("from ")?;
+    let (from, to) = beginning(change, is_of_ids);
+    let (to, _) = beginning(to.strip_prefix(" to ")?, is_of_ids);
+    let (id, _) = beginning(id, |c| c.is_ascii_digit());
+    let is_whole = [partition, from, to].iter().all(|part| !part.is_empty());
+    is_whole.then_some([partition, id, from, to])
+}
+
+fn is_of_ids(c: char) -> bool {
+    c.is_ascii_digit() || c == ','
+}
+
+/// The characters with which the text begins, and what follows them.
+fn beginning(text: &str, of: impl Fn(char) -> bool) -> (&str, &str) {
+    let end = text.find(|c| !of(c)).unwrap_or(text.len());
+    text.split_at_checked(end).unwrap_or((text, ""))
+}
 
 static PRODUCE_ERROR: LazyLock<Pattern> = LazyLock::new(|| {
     Pattern::new(
         r"on\ topic-partition\  (?<partition>\S+) ,\ retrying .*? Error:\  (?<error>[^\s.]+)",
     )
 });
+
+static WITH_ID: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" (id: "));
+static ISR: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" ISR "));
+static ON_PARTITION: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("on topic-partition "));
+static DISCONNECTED: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("disconnected"));
 
 /// A refused connection is no such sign: a broker that starts or is down refuses connections.
 static DISCONNECT: LazyLock<Pattern> =
@@ -285,35 +365,38 @@ impl<'a> Log<'a> {
             }
         }
         // Each is looked for until it is found, and what follows only where a rare word stands: most lines have none.
-        let has = |words: &str| memmem::find(message.as_bytes(), words.as_bytes()).is_some();
+        let has = |words: &Finder<'_>| words.find(message.as_bytes()).is_some();
         self.broker =
             self.broker || BROKER_CLASS.is_match(message) || BROKER_LOGGER.is_match(logger);
         self.client =
             self.client || CLIENT_CLASS.is_match(message) || CLIENT_LOGGER.is_match(logger);
         self.either = self.either || EITHER_CLASS.is_match(line);
-        if let Some([id]) = WRITER.groups(message) {
+        if let Some((words, _)) = WRITER.prefix(message) {
             self.broker = true;
-            self.add_id(id);
+            let id = words.rfind(|c: char| !c.is_ascii_digit());
+            self.add_id(words.get(id.map_or(0, |at| at + 1)..).unwrap_or_default());
         }
-        if let Some([version]) = VERSION.groups(message) {
+        if message.starts_with("Kafka version")
+            && let Some([version]) = VERSION.groups(message)
+        {
             self.version = Some(version);
         }
-        if has(" (id: ")
+        if has(&WITH_ID)
             && let Some([address, id]) = ADDRESS.groups(message)
             && let (Some(address), Ok(id)) = (sockets::address(address), id.parse())
             && self.addresses.len() < KEPT
         {
             self.addresses.insert(address, id);
         }
-        if has(" ISR ")
-            && let Some([partition, id, from, to]) = ISR_CHANGE.groups(message)
+        if has(&ISR)
+            && let Some([partition, id, from, to]) = isr_change(message)
             && self.isr_changes.len() < KEPT
         {
             self.add_id(id);
             let change = IsrChange { time, from, to };
             self.isr_changes.insert(partition, change);
         }
-        if has("on topic-partition ")
+        if has(&ON_PARTITION)
             && let Some([partition, error]) = PRODUCE_ERROR.groups(message)
             && self.produce_errors.len() < KEPT
         {
@@ -325,7 +408,7 @@ impl<'a> Log<'a> {
 
     /// An exception, mostly on a line of its own below the one with the time.
     fn exception(&mut self, text: &'a str) {
-        if memmem::find(text.as_bytes(), b"disconnected").is_none() {
+        if DISCONNECTED.find(text.as_bytes()).is_none() {
             return;
         }
         if let Some([id]) = DISCONNECT.groups(text)

@@ -101,7 +101,7 @@ fn frames_of_the_jdk_are_not_shown_and_lists_are_cut_with_a_count() {
     assert!(!text.contains("at java."), "{text}");
     let behind: Vec<String> = (0..8).map(|n| format!("behind-{n}")).collect();
     let listed = format!(
-        "blocked behind the cycle: {} and 4 more\n",
+        "blocked behind the deadlock: {} and 4 more\n",
         behind.join(", ")
     );
     assert!(text.contains(&listed), "{text}");

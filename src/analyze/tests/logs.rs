@@ -88,7 +88,7 @@ fn what_is_not_found_is_said() {
     let table = [
         (
             &*log,
-            "a log from 2024-01-02 03:04:05 to 2024-01-02 03:04:05 without a connection lost",
+            "a log from 2024-01-02 03:04:05 to 2024-01-02 03:04:05 without a line that is known to mean trouble, without a connection lost",
         ),
         (
             client,
@@ -121,4 +121,19 @@ fn what_is_not_found_is_said() {
     // Something speaks against a broker: that is the answer.
     let found = explained(&[("a", &log), ("b", &LOST.replace("ID", "1"))]);
     assert!(!has(&found, FactKind::NothingFound));
+}
+
+/// A warning is named, and accuses no broker.
+#[test]
+fn warnings_of_a_broker_s_log() {
+    let expired = "[2024-01-02 03:04:06,678] INFO zookeeper state changed (Expired) (org.I0Itec.zkclient.ZkClient)\n";
+    let text = format!("{}{}", STARTED.replace("ID", "1"), expired.repeat(2));
+    let found = explained(&[("x", &text)]);
+    let fact = one(&found, FactKind::Logged);
+    let start = "its log has zookeeper_session_expired 2 times, 2024-01-02 03:04:06 to 2024-01-02 03:04:06. ";
+    assert!(fact.text.starts_with(start), "{}", fact.text);
+    assert_eq!((fact.against, fact.figures["times"]), (None, 2));
+    // The connection that is lost is a fact of its own.
+    let found = explained(&[("b", &LOST.replace("ID", "1"))]);
+    assert!(!has(&found, FactKind::Logged));
 }

@@ -42,3 +42,27 @@ fn kinds_of_fds() {
         assert_eq!(counted, [expected], "{link}");
     }
 }
+
+#[test]
+fn a_log_dir_without_its_lock_has_been_given_up() {
+    let paths = |names: &[&str]| -> Vec<PathBuf> { names.iter().map(PathBuf::from).collect() };
+    let mut broker = Broker {
+        log_dirs: paths(&["/a", "/b"]),
+        metadata_log_dir: Some("/m".into()),
+        ..Broker::default()
+    };
+    for (locks, given_up) in [
+        (&["/a", "/b", "/m"][..], Some(&[][..])),
+        (&["/a", "/m"], Some(&["/b"])),
+        // It is starting.
+        (&["/m"], Some(&[])),
+        (&[], Some(&[])),
+        // `/b` may be a link to it.
+        (&["/a", "/disk/b", "/m"], None),
+    ] {
+        let found = without_lock(&paths(locks), &broker);
+        assert_eq!(found, given_up.map(paths), "{locks:?}");
+    }
+    broker.roles = [crate::model::Role::Controller].into();
+    assert_eq!(without_lock(&paths(&["/a"]), &broker), Some(Vec::new()));
+}

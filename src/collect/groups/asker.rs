@@ -15,7 +15,7 @@ use crate::kafka::client::{Client, ClientError, Timing};
 use crate::kafka::conn::ConnError;
 use crate::kafka::wire::WireError;
 use crate::kafka::wire::groups::{self as kafka, Request, TopicPartition};
-use crate::model::{Failure, GroupsReport, Probe, Reason};
+use crate::model::{Failure, GroupsReport, Probe, Reason, Rebalance};
 
 /// A connection that ended while it owed an answer may have left a request handler behind, which waits for a lock for ever.
 /// Another request would take a second one.
@@ -39,6 +39,7 @@ pub(super) struct Asker {
     open: Option<(Door, Client)>,
     /// The groups of its last answer.
     known: Option<GroupsReport>,
+    rebalances: Arc<[Rebalance]>,
     /// A Fetch that is not answered.
     fetch: Option<Probe>,
     owes: bool,
@@ -74,6 +75,7 @@ impl Asker {
             owes: open.as_ref().is_some_and(|(_, client)| client.is_owed()),
             open,
             known,
+            rebalances: Arc::default(),
             fetch,
             rests_until,
             hung: Duration::from_secs(10),

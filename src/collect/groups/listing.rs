@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::kafka::wire::WireError;
 use crate::kafka::wire::groups::{self, Described, Listed, TopicPartition};
-use crate::model::GroupState;
+use crate::model::{GROUPS_NAMED, GroupState, Moment, Rebalance};
 
 /// Groups of one broker that are distinguished; the rest is only counted.
 pub(super) const MOST_GROUPS: usize = 10_000;
@@ -44,6 +44,21 @@ impl Listing {
             *states.entry(GroupState::Unknown).or_default() += self.left_out;
         }
         states
+    }
+
+    /// The first groups that are in a rebalance `now`, and since when they were in every answer up to the one `before`.
+    pub(super) fn rebalances(&self, before: &[Rebalance], now: Moment) -> Arc<[Rebalance]> {
+        let rebalance = |(group, state): (&Arc<str>, &Option<GroupState>)| {
+            let state = state.filter(|state| state.stops_members())?;
+            let already = before.iter().find(|one| one.group == *group);
+            Some(Rebalance {
+                group: Arc::clone(group),
+                state,
+                since: already.map_or(now, |one| one.since),
+            })
+        };
+        let all = self.groups.iter().filter_map(rebalance);
+        all.take(GROUPS_NAMED).collect()
     }
 
     fn add(&mut self, listed: Listed<'_>) {
@@ -113,5 +128,45 @@ impl Detail {
             assigned.dedup();
         }
         Ok(details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(states: &[(&str, GroupState)]) -> Listing {
+        let groups = states.iter();
+        Listing {
+            groups: groups
+                .map(|(name, state)| ((*name).into(), Some(*state)))
+                .collect(),
+            left_out: 0,
+        }
+    }
+
+    #[test]
+    fn a_rebalance_lasts_from_the_first_of_the_answers_that_all_have_it() {
+        use GroupState::{CompletingRebalance, PreparingRebalance, Reconciling, Stable};
+        let of = |group: &str, state, since| Rebalance {
+            group: group.into(),
+            state,
+            since: Moment(since),
+        };
+        let first = listing(&[("a", PreparingRebalance), ("b", Stable), ("c", Reconciling)]);
+        let first = first.rebalances(&[], Moment(30));
+        assert_eq!(*first, [of("a", PreparingRebalance, 30)]);
+        let second = listing(&[("a", CompletingRebalance), ("b", PreparingRebalance)]);
+        let second = second.rebalances(&first, Moment(60));
+        assert_eq!(
+            *second,
+            [
+                of("a", CompletingRebalance, 30),
+                of("b", PreparingRebalance, 60)
+            ]
+        );
+        let third = listing(&[("a", Stable), ("b", PreparingRebalance)]);
+        let third = third.rebalances(&second, Moment(90));
+        assert_eq!(*third, [of("b", PreparingRebalance, 60)]);
     }
 }

@@ -144,7 +144,64 @@ fn where_a_log_goes_that_is_no_file() {
     ];
     for (output, expected) in table {
         let broker = Broker::unknown(ProcessKey::default());
-        let text = no_file(&broker, output);
+        let text = no_file(&broker, output, None);
         assert!(text.contains(expected), "{output}: {text}");
     }
+}
+
+/// What log4j's settings say beside a handle on standard output alone: whether that is meant so.
+#[test]
+fn settings_say_whether_a_file_is_missing() {
+    let broker = Broker::unknown(ProcessKey::default());
+    let of = |files: &[&str]| Settings {
+        path: "/etc/kafka/log4j.properties".into(),
+        files: files.iter().map(|file| (*file).to_owned()).collect(),
+    };
+    let missing = FileError::Missing {
+        path: "/gone.yaml".into(),
+    };
+    for (settings, expected) in [
+        (
+            Ok(of(&[])),
+            "its log4j settings (/etc/kafka/log4j.properties) name no file; have them name one as well",
+        ),
+        (
+            Ok(of(&["/logs/server.log", "/logs/controller.log"])),
+            "(/etc/kafka/log4j.properties) name /logs/server.log, which it has not opened",
+        ),
+        (
+            Err(missing),
+            "its log4j settings: /gone.yaml does not exist",
+        ),
+    ] {
+        let text = no_file(&broker, "pipe:[4711]", Some(settings));
+        assert!(text.contains("leads to a pipe: only its reader"), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+/// Beside this process, whose command line names none, a child has one that does.
+#[test]
+fn settings_are_read_as_the_process_sees_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "log4j.rootLogger=INFO, f\nlog4j.appender.f.File=${kafka.logs.dir}/server.log\n";
+    std::fs::write(folder.path().join("log4j.properties"), text).unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "read wait", "-Dkafka.logs.dir=/logs"])
+        .arg("-Dlog4j.configuration=file:log4j.properties")
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let proc = ProcRoot::new("/proc");
+    let read = settings::read(&proc, child.id()).unwrap().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    let expected = Settings {
+        path: path.join("log4j.properties"),
+        files: vec!["/logs/server.log".to_owned()],
+    };
+    assert_eq!(read, expected);
+    assert!(settings::read(&proc, std::process::id()).is_none());
+    drop(child.stdin.take());
+    child.wait().unwrap();
 }

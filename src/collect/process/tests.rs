@@ -73,9 +73,10 @@ fn a_process_that_ends_while_it_is_read_is_gone_and_never_zero() {
         child.0.kill().unwrap();
         loop {
             let now = read(&proc, &broker);
-            let kinds = fds::read(&proc, &broker, BUDGET).map(|(k, _)| {
-                k.socket + k.log_segment + k.index + k.jar + k.pipe + k.anon + k.other
-            });
+            let kinds =
+                fds::read(&proc, &broker, BUDGET).map(|fds::Walked { kinds: k, .. }| {
+                    k.socket + k.log_segment + k.index + k.jar + k.pipe + k.anon + k.other
+                });
             for fds in [now.open_fds.clone(), kinds] {
                 match fds {
                     Ok(count) => assert_eq!(count, expected),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ensembles::{Ensemble, Way};
 use crate::collect::cluster::address::{FIRST_PORT, may_name, port};
 use crate::collect::context::BrokerContext;
-use crate::model::{Broker, CollectorName, Mode};
+use crate::model::{Broker, Mode};
 
 /// Servers of an ensemble that are asked.
 pub(super) const MOST_SERVERS: usize = 8;
@@ -27,9 +27,7 @@ pub(in crate::collect) struct NotAsked {
 
 impl Plan {
     pub(in crate::collect) fn of(context: &BrokerContext) -> Result<Plan, NotAsked> {
-        let is_on = context.config.collectors.is_on(CollectorName::ZooKeeper);
-        let own = rustix::process::geteuid().as_raw();
-        plan(&context.broker, is_on, own)
+        plan(&context.broker, rustix::process::geteuid().as_raw())
     }
 
     /// Returns the ensemble, which the brokers of this host share. `here` says whether the exporter and the broker have the
@@ -50,7 +48,7 @@ impl Plan {
 }
 
 /// `own` is the exporter's user.
-pub(super) fn plan(broker: &Broker, is_on: bool, own: u32) -> Result<Plan, NotAsked> {
+pub(super) fn plan(broker: &Broker, own: u32) -> Result<Plan, NotAsked> {
     let quiet = |reason: &str| {
         Err(NotAsked {
             reason: reason.into(),
@@ -66,9 +64,6 @@ pub(super) fn plan(broker: &Broker, is_on: bool, own: u32) -> Result<Plan, NotAs
     let name = broker.name();
     if broker.mode == Some(Mode::KRaft) {
         return quiet("the cluster keeps its metadata in KRaft, not in ZooKeeper");
-    }
-    if !is_on {
-        return quiet("the collector `zookeeper` is switched off");
     }
     if broker.mode.is_none() || broker.zookeeper.is_empty() {
         return quiet("no ZooKeeper of the broker is known");

@@ -95,7 +95,11 @@ fn finds_the_brokers_of_a_recorded_host() {
         ('S', Some(20000), Some(20000))
     );
     let budget = Duration::from_secs(5);
-    let (old_kinds, inodes) = fds::read(&proc, old, budget).unwrap();
+    let fds::Walked {
+        kinds: old_kinds,
+        inodes,
+        ..
+    } = fds::read(&proc, old, budget).unwrap();
     let kinds = FdKinds {
         socket: 4,
         pipe: 1,
@@ -112,7 +116,7 @@ fn finds_the_brokers_of_a_recorded_host() {
         ),
         (kinds, 4, Ok(301))
     );
-    assert_eq!(fds::read(&proc, new, budget).unwrap().0.log_segment, 1);
+    assert_eq!(fds::read(&proc, new, budget).unwrap().kinds.log_segment, 1);
     assert_eq!(memory_maps::limit(&proc), Ok(65530));
 }
 

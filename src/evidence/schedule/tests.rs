@@ -28,6 +28,7 @@ fn gray(
             .iter()
             .map(|id| Finding {
                 id: *id,
+                last_seen: None,
                 since,
                 facts: vec!["a fact".into()],
             })

@@ -172,17 +172,23 @@ fn process(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
             space.free_bytes as f64,
         );
     }
+    let offline = broker.offline_log_dirs.fresh(now);
+    f.add(
+        &LOG_DIRS_OFFLINE,
+        &[label],
+        offline.map(|dirs| dirs.len() as f64),
+    );
 }
 
 fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     let label = broker.label.as_str();
     if let Some(pulse) = broker.sockets.fresh(now) {
-        states(f, label, "server", &pulse.server, |state| {
+        states(f, label, "in", &pulse.server, |state| {
             state != TcpState::Established
         });
         f.add(
             &UNREAD_CLOSE_WAIT,
-            &[label, "server"],
+            &[label, "in"],
             pulse.unread_close_wait as f64,
         );
     }
@@ -201,13 +207,13 @@ fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     if let Some(owners) = broker.connections.fresh(now) {
         let mut established = StateCounts::default();
         *established.get_mut(TcpState::Established) = owners.server_established;
-        states(f, label, "server", &established, |state| {
+        states(f, label, "in", &established, |state| {
             state == TcpState::Established
         });
-        states(f, label, "client", &owners.client, |_| true);
+        states(f, label, "out", &owners.client, |_| true);
         f.add(
             &UNREAD_CLOSE_WAIT,
-            &[label, "client"],
+            &[label, "out"],
             owners.client_unread_close_wait as f64,
         );
     }
@@ -216,13 +222,13 @@ fn sockets(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
 fn states(
     f: &mut Families,
     broker: &str,
-    role: &str,
+    direction: &str,
     counts: &StateCounts,
     includes: impl Fn(TcpState) -> bool,
 ) {
     for state in TcpState::ALL.into_iter().filter(|state| includes(*state)) {
         let count = counts.get(state);
-        let labels = [broker, role, state.name()];
+        let labels = [broker, direction, state.name()];
         f.add(&CONNECTIONS, &labels, count.connections as f64);
         // The queues of a listening socket are connections, not bytes.
         if state != TcpState::Listen {

@@ -10,7 +10,7 @@ use crate::model::clock_text;
 use crate::model::duration_text;
 use crate::model::routes;
 use crate::model::{
-    BrokerSnapshot, Deadlock, DeadlockedThread, LogReport, Moment, NamedIssue, Stall,
+    BrokerSnapshot, Deadlock, DeadlockedThread, LogReport, Moment, NamedIssue, ProcessKey, Stall,
     StandingDeadlock, ThreadReport,
 };
 use crate::threads::likely::likely_text;
@@ -53,14 +53,10 @@ pub(super) fn section(
                 span { "Broker " (broker.label) } " "
                 span.badge { (diagnosis.state.text()) }
             }
-            p {
-                // The headline is the sentence of the first broker; that of a healthy one repeats the badge.
-                @if index > 0 && (diagnosis.state != BrokerState::Healthy || diagnosis.recovery.is_some()) {
-                    (cut(&diagnosis.sentence, TEXT)) " " strong { (diagnosis.remedy) } " "
-                }
-                span.dim { "Since " (clock_text(diagnosis.since)) ", " (duration_text(now.since(diagnosis.since))) " ago." }
-            }
-            @if let Some(only) = &diagnosis.restart_required {
+            // The head of the page has the sentence and the remedy.
+            p.dim { "Since " (clock_text(diagnosis.since)) ", " (duration_text(now.since(diagnosis.since))) " ago." }
+            // Where the probe restarts it, it says the same.
+            @if let Some(only) = &diagnosis.restart_required && !live.is_some_and(|answer| answer.restart) {
                 p {
                     @if only.last > only.first { "Only a restart cures it: dumps " (duration_text(only.seen_for())) " apart show that " }
                     @else { "One thread dump so far shows that " }
@@ -68,7 +64,11 @@ pub(super) fn section(
                 }
             }
             @if diagnosis.state == BrokerState::Gray && let Some(answer) = live {
-                p { "The liveness probe " (if answer.restart { "fails. " } else { "passes. " }) (cut(&answer.reason, TEXT)) }
+                p {
+                    "The liveness probe " (if answer.restart { "will restart it. " } else { "will not restart it. " })
+                    // Where it has no other reason, that is the remedy.
+                    @if answer.reason != diagnosis.remedy { (cut(&answer.reason, TEXT)) }
+                }
             }
             @match evidence {
                 Some(Ok(path)) => p { strong { "Evidence saved: " } code { (path) } }
@@ -87,7 +87,7 @@ pub(super) fn section(
             }
             @if !diagnosis.findings.is_empty() {
                 h3 { "Findings" }
-                @for found in &diagnosis.findings { (finding(found)) }
+                @for found in &diagnosis.findings { (finding(found, diagnosis.process, now)) }
             }
             @if let Some(present) = &broker.deadlock { (deadlocks(present, index)) }
             @if let Some(report) = report { (other_threads(report, now)) }
@@ -122,7 +122,7 @@ fn tile(vital: &Vital) -> Markup {
     }
 }
 
-fn finding(found: &Finding) -> Markup {
+fn finding(found: &Finding, process: ProcessKey, now: Moment) -> Markup {
     let kind = found.id.kind();
     let lines = match kind.severity {
         Severity::Info => FOLDED,
@@ -134,7 +134,7 @@ fn finding(found: &Finding) -> Markup {
             (more(found.facts.len(), lines))
         }
         p { (kind.meaning) }
-        p { b { "What to do: " } (kind.what_to_do) " " a href=(routes::of(routes::RUNBOOK, found.id.runbook())) { "Runbook: " (found.id.runbook()) } }
+        p { b { "What to do: " } (found.what_to_do(process)) " " a href=(routes::of(routes::RUNBOOK, found.id.runbook())) { "Runbook: " (found.id.runbook()) } }
     };
     html! {
         article class=(kind.severity.name()) {
@@ -145,7 +145,7 @@ fn finding(found: &Finding) -> Markup {
                 header {
                     h4 { (kind.title) }
                     span.badge { (kind.severity.name()) }
-                    span.dim { "since " (clock_text(found.since)) }
+                    span.dim { "since " (clock_text(found.since)) (found.clearing(now)) }
                 }
                 (details)
             }
@@ -187,7 +187,7 @@ fn in_words(deadlock: &Deadlock) -> Markup {
             }
             @if !deadlock.waiting.is_empty() {
                 details {
-                    summary { (deadlock.blocked()) " more are blocked behind the cycle" }
+                    summary { (deadlock.blocked()) " more are blocked behind the deadlock" }
                     ul {
                         @for thread in deadlock.waiting.iter().take(DRAWN) { li { (waiting(thread)) } }
                         (more(deadlock.blocked(), DRAWN))
@@ -330,7 +330,7 @@ fn issue(known: &NamedIssue) -> Markup {
             @if known.fixed_in.is_empty() { "No release with a fix is known." }
             @else { "Fixed in " (known.fixed_in.join(", ")) "." }
             @if let Some(advise) = &known.advise { " Move to " (advise) "." }
-            @if !known.relatives.is_empty() { " Relatives: " (known.relatives.join(", ")) "." }
+            @if !known.relatives.is_empty() { " Related issues: " (known.relatives.join(", ")) "." }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod broker;
 mod graph;
+mod peers;
 mod style;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -27,8 +28,34 @@ const STYLE: &str = include_str!("style.css");
 const BROKERS: usize = 8;
 const EVENTS: usize = 50;
 
-/// The page at `now`, with a link to the metrics at `telemetry_path`.
-pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: &str) -> Markup {
+/// Where this exporter serves what the page links to.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    pub telemetry_path: &'a str,
+    /// That of the page. None where no other exporter has the same.
+    pub port: Option<u16>,
+}
+
+impl<'a> From<&'a str> for Own<'a> {
+    fn from(telemetry_path: &'a str) -> Own<'a> {
+        Own {
+            telemetry_path,
+            port: None,
+        }
+    }
+}
+
+/// The page at `now`.
+pub fn render<'a>(
+    view: &View,
+    saved: &EvidenceStatus,
+    now: Moment,
+    own: impl Into<Own<'a>>,
+) -> Markup {
+    let Own {
+        telemetry_path,
+        port,
+    } = own.into();
     let snapshot = &*view.snapshot;
     let overview = overview(view, saved);
     let headline = overview
@@ -69,6 +96,7 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment, telemetry_path: 
                         }
                     }
                 }
+                (peers::links(view, port, now))
             }
             main {
                 @if snapshot.discovery.error.is_some() || !snapshot.discovery_warnings.is_empty() || !down.is_empty() {

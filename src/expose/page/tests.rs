@@ -98,6 +98,7 @@ fn view(brokers: &[(BrokerState, Vec<Finding>, Option<Deadlock>)]) -> View {
 fn found(id: FindingId) -> Finding {
     Finding {
         id,
+        last_seen: None,
         since: NOW,
         facts: vec!["fact ".repeat(1000); 100],
     }
@@ -135,7 +136,7 @@ fn a_page_full_of_problems_stays_below_100_kb() {
     // Members, blocked threads, facts and events are cut, with the number of omitted ones.
     for text in [
         "and 29 more</text>",
-        "<summary>200 more are blocked behind the cycle",
+        "<summary>200 more are blocked behind the deadlock",
         "<li>and 188 more</li>",
         "and 150 older ones",
     ] {

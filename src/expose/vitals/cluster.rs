@@ -122,7 +122,6 @@ pub(super) fn partitions(
             (counts.isr_leader_alone, "with the leader alone in the ISR"),
             (counts.under_min_isr.unwrap_or(0), "under min-ISR"),
             (counts.reassigning.unwrap_or(0), "being reassigned"),
-            (counts.not_in_isr, "lack this broker in the ISR"),
         ];
         let own = own.into_iter().filter(|_| !leads_none);
         let of_cluster = (counts.offline, "of the cluster offline");
@@ -131,14 +130,20 @@ pub(super) fn partitions(
             .filter(|(n, _)| *n > 0)
             .map(|(n, what)| format!("{} {what}", number(n)))
             .collect();
+        if counts.not_in_isr > 0 && !leads_none {
+            let out = number(counts.not_in_isr);
+            vital
+                .notes
+                .push(format!("out of the ISR of {out} partitions"));
+        }
         if vital.notes.is_empty() && !leads_none {
             vital.notes.push("fully replicated".into());
         }
         match counts.source {
             ClusterSource::Own => {}
-            ClusterSource::Peer(id) => vital.notes.push(format!("reported by broker {id}")),
-            ClusterSource::Log => vital.notes.push("from the metadata log".into()),
-            ClusterSource::ZooKeeper => vital.notes.push("from ZooKeeper".into()),
+            ClusterSource::Peer(id) => vital.notes.push(format!("source: broker {id}")),
+            ClusterSource::Log => vital.notes.push("source: metadata log".into()),
+            ClusterSource::ZooKeeper => vital.notes.push("source: ZooKeeper".into()),
         }
     }
     let about = [
@@ -169,7 +174,10 @@ pub(super) fn brokers(
         let ids = not_well.iter().filter(|(_, of)| **of == state);
         let ids: Vec<i32> = ids.map(|(id, _)| *id).collect();
         if !ids.is_empty() {
-            let what = state.name().replace('_', " ");
+            let what = match state {
+                MemberState::Missing => "missing from the cluster's metadata".to_owned(),
+                other => other.name().replace('_', " "),
+            };
             let shown = first_of(&ids, ids.len());
             vital.notes.push(format!("{what}: {shown}"));
         }

@@ -79,11 +79,11 @@ fn the_metadata_log_shows_its_age_and_the_brokers_that_are_not_well() {
     };
     assert_eq!(
         text("Partitions"),
-        "leads 5; 2 under min-ISR, from the metadata log"
+        "leads 5; 2 under min-ISR, source: metadata log"
     );
     assert_eq!(
         text("Brokers"),
-        "9 live; fenced: 10, fenced unused: 11, 12, 13, 14, 15, 16, 17, 18 and 1 more, controlled shutdown: 2, missing: 99"
+        "9 live; fenced: 10, fenced unused: 11, 12, 13, 14, 15, 16, 17, 18 and 1 more, controlled shutdown: 2, missing from the cluster's metadata: 99"
     );
     assert_eq!(text("Metadata log"), "offset 4,711; last record 200 ms ago");
 }

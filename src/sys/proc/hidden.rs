@@ -6,6 +6,7 @@ use procfs::process::MountInfo;
 use rustix::thread::CapabilitySet;
 
 use super::ProcRoot;
+use crate::sys::lacking::REMEDY;
 
 /// How a procfs is mounted.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +18,12 @@ struct Hiding {
 }
 
 impl ProcRoot {
+    /// Whether the kernel shows its processes there, and not a recording of another host.
+    pub fn is_procfs(&self) -> bool {
+        rustix::fs::statfs(self.path())
+            .is_ok_and(|statistics| statistics.f_type == rustix::fs::PROC_SUPER_MAGIC)
+    }
+
     /// Returns why this process does not see all processes, and the remedy; None if it sees them.
     pub fn hides_processes(&self) -> Option<String> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -35,8 +42,8 @@ impl ProcRoot {
         }
         let path = path.display();
         Some(format!(
-            "{path} is mounted with hidepid={hidepid}, so processes of other users are hidden: run kafka-vitals as the \
-             brokers' user, or give it CAP_SYS_PTRACE, or mount {path} with the option gid= of one of its groups (in a \
+            "{path} is mounted with hidepid={hidepid}, so processes of other users are hidden: \
+             {REMEDY}, or mount {path} with the option gid= of one of its groups (in a \
              systemd unit, ProtectProc= sets the option)"
         ))
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ends_of, is_idle_wait, is_outside, may_stall, shared_frame, wait_for_brokers, wanted_class,
+    ends_of, is_idle_wait, is_outside, may_stall, selects, shared_frame, wait_for_brokers,
+    wanted_class,
 };
 use crate::model::text::beginning;
 use crate::model::{Moment, Stall};
@@ -12,7 +13,7 @@ use crate::threads::peers::{Links, Still};
 use crate::threads::pools::Pool;
 use crate::threads::progress::must_move;
 use crate::threads::stack::top_frames;
-use crate::threads::wait_graph::WaitGraph;
+use crate::threads::wait_graph::{WaitGraph, is_exclusive_lock};
 
 /// A pool with more threads is not searched.
 const MOST: usize = 1024;
@@ -20,8 +21,8 @@ const MOST: usize = 1024;
 const MOST_POOLS: usize = 16;
 
 /// The pools that serve requests and all of whose threads wait at one place that is not idle, or through locks for one
-/// thread. Where that place or that thread runs, or waits for a disk or ZooKeeper, `unblocked_by` has one: it may be at
-/// work.
+/// thread, or each for some lock or with a lock that others of them want. Where that place or that thread runs, or waits for
+/// a disk or ZooKeeper, `unblocked_by` has one: it may be at work.
 pub fn standing(graph: &WaitGraph<'_, '_>, now: Moment) -> Vec<Stall> {
     let mut pools: BTreeMap<(Pool, &str), Vec<usize>> = BTreeMap::new();
     for (index, thread) in graph.threads().iter().enumerate() {
@@ -79,13 +80,15 @@ fn stands<'a>(
         let here = place(first);
         threads().all(|thread| place(thread) == here)
     };
-    if !(behind_one || same_place()) {
+    // Nobody knows who holds a read lock, so behind one lock with readers a convoy has several ends.
+    let queued = !(behind_one || same_place());
+    if queued && !all_queue(members, graph) {
         return None;
     }
     let frames: Vec<Frame<'_>> = first.frames().collect();
     let frame = shared_frame(&frames).filter(|frame| {
         let mut others = threads();
-        waiter.is_some()
+        waiter.is_some() && !queued
             || others.all(|thread| {
                 let frames: Vec<Frame<'_>> = thread.frames().collect();
                 shared_frame(&frames) == Some(frame)
@@ -94,6 +97,17 @@ fn stands<'a>(
     let mut last = ends.iter().filter_map(|end| dumped.get(*end));
     let works =
         |thread: &&Thread<'_>| thread.state() == Some(State::Runnable) || is_outside(thread);
+    // Any thread in Kafka's code that works may hold the lock whose holder is unknown.
+    let may_hold = |thread: &&Thread<'_>| {
+        let serves = matches!(Pool::of(thread.name), Some(Pool::Network | Pool::Acceptor));
+        let is_of_kafka = |frame: Frame<'_>| {
+            let of = ["kafka.", "org.apache.kafka."];
+            of.iter().any(|part| frame.class_method.starts_with(part))
+        };
+        let idle = || selects(thread) || is_idle_wait(thread);
+        !serves && works(thread) && !idle() && thread.frames().any(is_of_kafka)
+    };
+    let holder = || dumped.iter().find(may_hold).filter(|_| queued);
     let mut stall = Stall {
         pool: pool.name().to_owned(),
         threads: threads().map(|thread| thread.name.to_owned()).collect(),
@@ -101,7 +115,10 @@ fn stands<'a>(
         since: now,
         lock_class: wanted_class(first),
         holders: graph.holders_of(members),
-        unblocked_by: last.find(works).map(|thread| thread.name.to_owned()),
+        unblocked_by: last
+            .find(works)
+            .or_else(holder)
+            .map(|thread| thread.name.to_owned()),
         awaits_brokers: BTreeSet::new(),
         frame: frame.map(|frame| beginning(frame, super::MAX_TEXT).to_owned()),
         frames: top_frames(first),
@@ -111,6 +128,23 @@ fn stands<'a>(
     // In one dump nothing shows which of the links stands still, so all that may be it count.
     wait_for_brokers(&mut stall, &ends, links, graph, |_| Still::Yes);
     Some(stall)
+}
+
+/// Whether each waits for a lock, or has one for which another of them waits.
+fn all_queue(members: &[usize], graph: &WaitGraph<'_, '_>) -> bool {
+    let wanted = graph.holders_of(members);
+    members.iter().all(|index| {
+        let thread = graph.threads().get(*index);
+        thread.is_some_and(|thread| wants_lock(thread) || wanted.contains(thread.name))
+    })
+}
+
+fn wants_lock(thread: &Thread<'_>) -> bool {
+    match thread.state() {
+        Some(State::Blocked) => true,
+        Some(State::Waiting) => wanted_class(thread).is_some_and(|class| is_exclusive_lock(&class)),
+        _ => false,
+    }
 }
 
 /// Where a thread waits: its topmost method, and the class of what it waits for.

@@ -230,3 +230,58 @@ fn a_disk_below_1_gib_is_full_and_a_small_one_below_a_tenth() {
         );
     }
 }
+
+/// Two seconds after SIGCONT the headline must not say that the process is stopped.
+#[test]
+fn a_headline_that_is_over_says_since_when() {
+    let mut scene = scene();
+    let diagnosis = scene.after(4, stopped);
+    let (sentence, remedy) = (diagnosis.sentence, diagnosis.remedy);
+    assert_eq!(
+        sentence,
+        "Broker 2 is stopped by a signal since 10:14:03 UTC."
+    );
+    assert_eq!(remedy, "Continue it: kill -CONT 10.");
+    let finding = &diagnosis.findings[0];
+    assert_eq!(finding.clearing(scene.now), "");
+    assert!(
+        finding
+            .what_to_do(diagnosis.process)
+            .contains("`kill -CONT 10` continues it")
+    );
+
+    let diagnosis = scene.after(2, |_, _| {});
+    let clearing = " (clearing, last seen 1 s ago)";
+    assert_eq!(
+        (diagnosis.state, diagnosis.sentence, diagnosis.remedy),
+        (
+            BrokerState::Gray,
+            format!("Broker 2 is stopped by a signal since 10:14:03 UTC{clearing}."),
+            "Wait.".to_owned()
+        )
+    );
+    assert_eq!(diagnosis.findings[0].clearing(scene.now), clearing);
+    // It may be stopped again meanwhile.
+    let diagnosis = scene.after(1, stopped);
+    assert_eq!(diagnosis.sentence, sentence);
+    let diagnosis = scene.after(3, |_, _| {});
+    assert_eq!(diagnosis.state, BrokerState::Healthy);
+}
+
+/// What is still seen explains the state, not what is over.
+#[test]
+fn of_two_causes_the_one_that_is_still_seen_is_in_the_headline() {
+    let mut scene = scene();
+    let silent = |broker: &mut BrokerSnapshot, now| {
+        broker.probes = known(probe(Some((Reason::Timeout, true))), now);
+    };
+    scene.after(12, |broker, now| {
+        stopped(broker, now);
+        silent(broker, now);
+    });
+    let diagnosis = scene.after(1, silent);
+    let both = [FindingId::ProcessStopped, FindingId::ApiUnresponsive];
+    assert_eq!(active(&diagnosis), both);
+    let expected = "accepts connections and answers nothing since";
+    assert!(diagnosis.sentence.contains(expected), "{diagnosis:?}");
+}

@@ -474,6 +474,7 @@ fn the_metadata_log_knows_the_cluster_unless_it_stands_still() {
     assert!(answer.reason.contains("alone in the ISR of 4 partitions"));
     scene.diagnosis.brokers[0].findings = vec![Finding {
         id: FindingId::MetadataStalled,
+        last_seen: None,
         since: START,
         facts: Vec::new(),
     }];

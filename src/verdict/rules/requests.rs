@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::super::finding::FindingId;
 use super::super::finding_state::RuleResult::{self, Absent, Unknown};
 use super::case::{Case, present_if};
-use crate::model::{Probe, ProbeError, Reason, duration_text, rfc3339};
+use crate::model::text::cut;
+use crate::model::{Probe, ProbeError, Reason, duration_text, rfc3339, visible};
 
 /// As the alert has it.
 const CERTIFICATE_AHEAD: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -77,6 +78,30 @@ pub(super) fn listener_unresponsive(case: &Case<'_>) -> RuleResult {
         let error = one.probe.error.as_ref()?;
         let is_it = error.is_silent();
         is_it.then(|| format!("listener {}: {}", one.listener, error.message))
+    }))
+}
+
+/// A few members that join one after the other need some seconds each.
+const REBALANCES: Duration = Duration::from_secs(90);
+
+pub(super) fn stuck_group(case: &Case<'_>) -> RuleResult {
+    let groups = &case.broker.groups;
+    let (Some(report), Some((_, at))) = (groups.fresh(case.now), groups.last()) else {
+        return Unknown;
+    };
+    if report.silence.is_some() {
+        return Unknown;
+    }
+    present_if(report.rebalances.iter().filter_map(|one| {
+        let lasts = at.since(one.since);
+        let group = cut(visible(&one.group).into_owned(), 64);
+        (lasts >= REBALANCES).then(|| {
+            format!(
+                "group {group} has been in a rebalance for {}, now {}",
+                duration_text(lasts),
+                one.state.name()
+            )
+        })
     }))
 }
 

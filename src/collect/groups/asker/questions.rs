@@ -47,6 +47,7 @@ impl Asker {
             assigned = self.describe(&mut listing.groups, room, until).await?;
         }
         let states = listing.states();
+        self.rebalances = listing.rebalances(&self.rebalances, self.context.clock.now());
         let assigned = (!all_at_once).then_some(assigned);
         let lags = self.lags(&listing.groups, assigned, until).await?;
         Ok(GroupsReport {
@@ -54,6 +55,7 @@ impl Asker {
             total,
             silence: None,
             states,
+            rebalances: Arc::clone(&self.rebalances),
             lags: lags.known.into(),
             lags_left_out: lags.left_out,
             unknown_lags: lags.unknown,

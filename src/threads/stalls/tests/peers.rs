@@ -279,6 +279,53 @@ fn a_convoy_stands_and_names_the_holder() {
     assert_eq!(standing_in(&threads)[0].awaits_brokers, [218].into());
 }
 
+/// A handler sleeps with the lock of a log. Others want it and hold read locks, for which no dump names a holder, and behind
+/// which the rest waits to write.
+#[test]
+fn a_convoy_with_readers_stands_unless_one_may_be_at_work() {
+    let sleeps = [
+        "java.lang.Thread.sleep(Native Method)",
+        "kafka.log.LogSegment.append(LogSegment.scala:90)",
+        "- locked <0x00000000e2> (a java.lang.Object)",
+    ];
+    let write = [
+        PARK[0],
+        "- parking to wait for  <0x00000000f3> (a java.util.concurrent.locks.ReentrantReadWriteLock$NonfairSync)",
+        PARK[1],
+        "kafka.cluster.Partition.maybeExpandIsr(Partition.scala:280)",
+    ];
+    let asleep = ("TIMED_WAITING (sleeping)", &sleeps[..]);
+    let (reader, writer) = ((BLOCKED, &WANTS_LOCK[..]), (WAITING, &write[..]));
+    let convoy = || handlers(&[asleep, reader, writer, reader, writer]);
+    let stands = standing_in(&convoy());
+    assert_eq!(stands.len(), 1);
+    let stall = &stands[0];
+    assert_eq!((stall.threads.len(), stall.of), (5, 5));
+    let text = "5 threads of request_handler are stalled, waiting for java.lang.Object, held by kafka-request-handler-0";
+    assert_eq!(
+        (stall_text(stall).as_str(), &stall.unblocked_by),
+        (text, &None)
+    );
+    // This one may have a read lock, and works.
+    let flushes = ["sun.nio.ch.FileDispatcherImpl.force0(Native Method)", DEEP];
+    let mut working = convoy();
+    working.push(thread("kafka-scheduler-0", 1.0, "RUNNABLE", &flushes));
+    let unblocked_by = standing_in(&working)[0].unblocked_by.clone();
+    assert_eq!(unblocked_by.as_deref(), Some("kafka-scheduler-0"));
+    // One of them waits for nothing that another one has.
+    let latch = (WAITING, &[PARK[0], PARK[1], DEEP, LOOP][..]);
+    let other = handlers(&[asleep, reader, writer, latch]);
+    assert_eq!(standing_in(&other), []);
+    // KAFKA-7697: a deadlock of read locks has no holder at all.
+    let locked = handlers(&[writer, writer, reader]);
+    assert_eq!(standing_in(&locked)[0].threads.len(), 3);
+    let loads = ["kafka.log.LogSegment.recover(LogSegment.scala:1)", LOOP];
+    let other = thread("plug-in-1", 1.0, "RUNNABLE", &loads);
+    let working = [locked, vec![other]].concat();
+    let unblocked_by = standing_in(&working)[0].unblocked_by.clone();
+    assert_eq!(unblocked_by.as_deref(), Some("plug-in-1"));
+}
+
 #[test]
 fn calls_for_files_are_not_those_for_sockets() {
     let write = "sun.nio.ch.FileDispatcherImpl.write0(Native Method)";

@@ -1,7 +1,7 @@
 //! A Fetch that waits for the lock of a partition, and the groups of a broker that hangs.
 
 use super::*;
-use crate::model::GroupsReport;
+use crate::model::{GroupState, GroupsReport, Rebalance};
 
 fn coordinating(names: &[&str]) -> GroupsReport {
     GroupsReport {
@@ -63,4 +63,36 @@ fn a_deadlock_names_the_groups_of_the_broker() {
         facts.contains(&"it coordinates the groups billing".to_owned()),
         "{facts:?}"
     );
+}
+
+#[test]
+fn a_rebalance_that_does_not_end_is_found_and_accuses_no_broker() {
+    let mut scene = scene();
+    let since = scene.now;
+    let rebalances = move |broker: &mut BrokerSnapshot, now| {
+        let rebalances = [Rebalance {
+            group: "billing".into(),
+            state: GroupState::PreparingRebalance,
+            since,
+        }];
+        let report = GroupsReport {
+            rebalances: rebalances.into(),
+            ..coordinating(&["billing"])
+        };
+        broker.groups = known(report, now);
+    };
+    assert_eq!(active(&scene.after(60, rebalances)), []);
+    let late = scene.after(60, rebalances);
+    assert_eq!(
+        facts_of(late, FindingId::StuckGroup).unwrap(),
+        ["group billing has been in a rebalance for 2 min, now preparing_rebalance"]
+    );
+    let silent = |broker: &mut BrokerSnapshot, now| {
+        broker.groups = known(coordinating(&["billing"]).silent("it hangs"), now);
+    };
+    assert_eq!(active(&scene.after(1, silent)), [FindingId::StuckGroup]);
+    let stable = |broker: &mut BrokerSnapshot, now| {
+        broker.groups = known(coordinating(&["billing"]), now);
+    };
+    assert_eq!(active(&scene.after(1, stable)), []);
 }

@@ -1,6 +1,7 @@
 //! How long something must last before it counts, and how long it counts.
 
 use super::*;
+use crate::model::{FdKinds, LogLine, LogReport, LogSignatureCount, ProcessVitals, Severity};
 
 #[test]
 fn probes_and_signals_must_last_and_clean_readings_acquit_levels() {
@@ -206,4 +207,73 @@ fn a_finding_outlives_its_readings_for_a_while() {
     );
     scene.broker.ended = Some(scene.now);
     assert_eq!(active(&scene.evaluate()), []);
+}
+
+#[test]
+fn a_broker_without_one_of_its_log_dirs_works_only_in_part() {
+    let mut scene = scene();
+    let given_up = |broker: &mut BrokerSnapshot, now| {
+        broker.offline_log_dirs = known(vec!["/data1".into()], now);
+    };
+    assert_eq!(
+        active(&scene.after(1, given_up)),
+        [],
+        "it may be at its end"
+    );
+    let diagnosis = scene.after(3, given_up);
+    assert_eq!(diagnosis.state, BrokerState::Suspect);
+    let fact = "log dir /data1 is offline: the broker has released its lock";
+    assert_eq!(
+        facts_of(diagnosis, FindingId::LogDirFailed).unwrap(),
+        [fact]
+    );
+    let none = |broker: &mut BrokerSnapshot, now| broker.offline_log_dirs = known(vec![], now);
+    assert_eq!(active(&scene.after(3, none)), []);
+    // Its log may say it first.
+    let said = |broker: &mut BrokerSnapshot, now| {
+        let line = LogLine {
+            at: now,
+            text: "Stopping serving replicas in dir /data1".into(),
+            peer: None,
+        };
+        let count = LogSignatureCount {
+            count: 1,
+            last: Some(line),
+            ..LogSignatureCount::none(Severity::Critical)
+        };
+        let report = LogReport {
+            signatures: [("log_dir_offline".to_owned(), count)].into(),
+            ..LogReport::default()
+        };
+        broker.log = known(report.into(), now);
+    };
+    let facts = facts_of(scene.after(3, said), FindingId::LogDirFailed).unwrap();
+    assert_eq!(facts, ["its log: Stopping serving replicas in dir /data1"]);
+}
+
+#[test]
+fn handles_that_run_out_come_with_the_kinds_of_which_there_are_most() {
+    let mut scene = scene();
+    let near = |broker: &mut BrokerSnapshot, now| {
+        let vitals = ProcessVitals {
+            state: 'S',
+            fd_limit_soft: Some(1000),
+            fd_limit_hard: None,
+            resident_bytes: 0,
+        };
+        broker.process = known(vitals, now);
+        broker.open_fds = known(990, now);
+        let kinds = FdKinds {
+            socket: 900,
+            jar: 70,
+            other: 20,
+            ..FdKinds::default()
+        };
+        broker.fd_kinds = known(kinds, now);
+    };
+    let facts = facts_of(scene.after(15, near), FindingId::FileHandleExhaustion).unwrap();
+    assert_eq!(
+        facts.last().unwrap(),
+        "most of them, when last counted: 900 of kind socket, 70 of kind jar"
+    );
 }
