@@ -58,6 +58,11 @@ image-test: ## the image of `make dist` by podman beside a real broker in a cont
 	@scripts/prerequisites.sh build brokers package-test image-test
 	@scripts/image-test.sh
 
+.PHONY: kubernetes
+kubernetes: ## the DaemonSet's pod on a real node (kubelet, containerd) beside a real broker in a pod, scraped (root, by hand)
+	@scripts/prerequisites.sh build brokers prometheus static-amd64 dist image-test kubernetes manifests
+	@scripts/kubernetes.sh
+
 .PHONY: lint
 lint: ## rustfmt, clippy without a warning, the map of the code, its documentation, the scripts, the unit
 	@scripts/prerequisites.sh build lint delivery-lint

@@ -1,5 +1,5 @@
-//! Puts two things into the build: the commit, for `kafka_vitals_build_info` and `--version`, and the list of the
-//! runbooks, which is the content of their folder.
+//! Puts three things into the build: the commit, for `kafka_vitals_build_info` and `--version`, the list of the runbooks,
+//! which is the content of their folder, and the tables of known issues and log signatures.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
     name_revision();
-    list_runbooks()
+    list_runbooks()?;
+    convert_tables()
 }
 
 fn name_revision() {
@@ -53,4 +54,19 @@ fn list_runbooks() -> io::Result<()> {
     code.push_str("];\n");
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
     fs::write(Path::new(&out).join("runbooks.rs"), code)
+}
+
+/// Writes the tables, which people edit as TOML, as JSON: the program reads that anyway, and the reader of TOML would be
+/// a fiftieth of it.
+fn convert_tables() -> io::Result<()> {
+    let variable = |name| env::var(name).map(PathBuf::from).map_err(io::Error::other);
+    let (root, out) = (variable("CARGO_MANIFEST_DIR")?, variable("OUT_DIR")?);
+    for name in ["known_issues", "log_signatures"] {
+        let file = root.join(format!("src/threads/{name}.toml"));
+        println!("cargo:rerun-if-changed={}", file.display());
+        let table = toml::from_str::<toml::Table>(&fs::read_to_string(&file)?);
+        let json = serde_json::to_string(&table.map_err(io::Error::other)?)?;
+        fs::write(out.join(format!("{name}.json")), json)?;
+    }
+    Ok(())
 }

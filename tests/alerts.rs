@@ -181,6 +181,8 @@ fn alertmanager_inhibits_what_a_cause_explains() {
         ("UnderReplicated", "returns", "1", true),
         // Data cannot be written.
         ("UnderMinIsr", "returns", "1", false),
+        ("UnderMinIsr", "billing", "2", false),
+        ("IsrLeaderAlone", "billing", "2", true),
         ("BrokerMissing", "refunds", "3", false),
         ("IsrLeaderAlone", "refunds", "1", true),
     ];
@@ -257,7 +259,13 @@ fn rules() -> Vec<Value> {
     groups
         .iter()
         .flat_map(|group| group["rules"].as_array().unwrap().clone())
+        .filter(|rule| rule["record"].is_null())
         .collect()
+}
+
+/// What it costs a person.
+fn cost(rule: &Value) -> &str {
+    rule["annotations"]["cost"].as_str().unwrap()
 }
 
 fn name(rule: &Value) -> &str {
@@ -281,8 +289,14 @@ fn every_rule_is_complete_and_names_only_what_exists() {
         let mut labels = labels_of(expression);
         labels.extend(rule["labels"].as_object().unwrap().keys().cloned());
         let severity = rule["labels"]["severity"].as_str().unwrap();
+        let costs = [
+            ("critical", "page"),
+            ("warning", "ticket"),
+            ("info", "note"),
+            ("none", "none"),
+        ];
         assert!(
-            ["critical", "warning", "info", "none"].contains(&severity),
+            costs.contains(&(severity, cost(&rule))),
             "{alert}: {severity}"
         );
         let layer = rule["labels"]["layer"].as_str().unwrap();
@@ -294,22 +308,21 @@ fn every_rule_is_complete_and_names_only_what_exists() {
         let keys: Vec<&str> = annotations.keys().map(String::as_str).collect();
         assert_eq!(
             keys,
-            ["dashboard_url", "description", "runbook_url", "summary"],
+            [
+                "cost",
+                "dashboard_url",
+                "description",
+                "page_url",
+                "runbook_url",
+                "summary"
+            ],
             "{alert}"
         );
         assert!(
             !annotations["summary"].as_str().unwrap().contains("{{"),
             "{alert}: a summary is fixed"
         );
-        let runbook = annotations["runbook_url"].as_str().unwrap();
-        assert!(
-            runbook.ends_with(&format!("/runbooks/{}", runbook_of(alert))),
-            "{alert}: {runbook}"
-        );
-        // The address of an exporter: of the series itself, or of one that a query finds.
-        let instance = runbook.contains("{{ $labels.instance }}")
-            || runbook.contains("(first .).Labels.instance");
-        assert!(instance, "{alert}: {runbook}");
+        check_links(alert, annotations);
         for text in annotations.values() {
             let text = text.as_str().unwrap();
             for used in names_after(text, "$labels.") {
@@ -331,6 +344,73 @@ fn every_rule_is_complete_and_names_only_what_exists() {
             }
         }
     }
+}
+
+/// The address of an exporter is that of the series itself, or of one that a query finds: then there is text where it
+/// finds none. https where that exporter speaks TLS.
+#[track_caller]
+fn check_links(alert: &str, annotations: &serde_json::Map<String, Value>) {
+    let [runbook, page] =
+        ["runbook_url", "page_url"].map(|link| annotations[link].as_str().unwrap());
+    let name = runbook_of(alert);
+    let tls = |instance: &str| {
+        format!(
+            "http{{{{ if query (printf \"kafka_vitals_web_tls{{instance=%q}} == 1\" {instance}) }}}}s{{{{ end }}}}\
+             ://{{{{ {instance} }}}}/"
+        )
+    };
+    let base = "{{ with $externalLabels.runbooks }}{{ . }}";
+    let own = tls("$labels.instance");
+    if runbook.contains("$labels.instance") {
+        let expected = format!("{base}{{{{ else }}}}{own}runbooks{{{{ end }}}}/{name}");
+        assert_eq!(
+            (runbook, page),
+            (expected.as_str(), own.as_str()),
+            "{alert}"
+        );
+        return;
+    }
+    let found = tls("(first .).Labels.instance");
+    let beginning = format!("{base}/{name}{{{{ else }}}} {{{{- with query ");
+    let end = format!(
+        "-}}}} {found}runbooks/{name}{{{{ else }}}}docs/runbooks/{name}.md{{{{ end }}}}{{{{ end }}}}"
+    );
+    assert!(runbook.starts_with(&beginning), "{alert}: {runbook}");
+    assert!(runbook.ends_with(&end), "{alert}: {runbook}");
+    let end = format!("-}}}} {found}{{{{ end }}}}");
+    assert!(
+        page.starts_with("{{ with query ") && page.ends_with(&end),
+        "{alert}: {page}"
+    );
+}
+
+/// The table of docs/prometheus.md. `make docs` writes its first four columns; those after them stay.
+#[test]
+fn golden_table_of_alerts() {
+    const DOCS: &str = "docs/prometheus.md";
+    const HEAD: &str = "| alert | cost | fires after | layer |";
+    let text = std::fs::read_to_string(DOCS).unwrap();
+    let (before, table) = text.split_once(HEAD).unwrap();
+    let (table, after) = table.split_once("\n\n").unwrap_or((table, ""));
+    let lines: Vec<&str> = table.lines().collect();
+    let further = |start: &str| -> String {
+        let line = lines.iter().find(|line| line.starts_with(start));
+        let cells = line.map(|line| line.split('|').skip(5).collect::<Vec<_>>());
+        cells.unwrap_or_default().join("|")
+    };
+    let mut made = format!("{HEAD}{}\n{}\n", lines[0], lines[1]);
+    for rule in rules() {
+        let after = rule["for"].as_str().unwrap_or("at once");
+        let layer = rule["labels"]["layer"].as_str().unwrap();
+        let start = format!("| {} | {} |", name(&rule), cost(&rule));
+        made += &format!("{start} {after} | {layer} |{}\n", further(&start));
+    }
+    let made = format!("{before}{made}\n{after}");
+    if std::env::var_os("KAFKA_VITALS_REFRESH").is_some() {
+        std::fs::write(DOCS, &made).unwrap();
+    }
+    let written = std::fs::read_to_string(DOCS).unwrap();
+    assert!(written == made, "{DOCS} is not as the rules: make docs");
 }
 
 #[test]

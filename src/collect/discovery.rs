@@ -83,9 +83,6 @@ impl Scan {
     }
 }
 
-/// How long a broker that has ended, and is not back as another process, stays in sight.
-const ENDED_IN_SIGHT: Duration = Duration::from_secs(3600);
-
 /// The label of a broker without an id is its process, under which none comes back.
 const UNNAMED_IN_SIGHT: Duration = Duration::from_secs(60);
 
@@ -175,7 +172,7 @@ fn has_served(broker: &BrokerSnapshot) -> bool {
         || broker.threads.last().is_some()
 }
 
-/// Keeps in sight the brokers that have ended lately and are not back: a bounded number, those of other users last.
+/// Keeps in sight the brokers that have ended and are not back, however long: a bounded number, those of other users last.
 fn forget_ended(snapshot: &mut Snapshot, now: Moment) {
     let labels: HashSet<String> = snapshot
         .brokers
@@ -184,11 +181,8 @@ fn forget_ended(snapshot: &mut Snapshot, now: Moment) {
         .map(|broker| broker.label.clone())
         .collect();
     let in_sight = |broker: &BrokerSnapshot, ended| {
-        let time = match broker.broker.id {
-            Some(_) => ENDED_IN_SIGHT,
-            None => UNNAMED_IN_SIGHT,
-        };
-        broker.served && now.since(ended) < time && !labels.contains(&broker.label)
+        let may_return = broker.broker.id.is_some() || now.since(ended) < UNNAMED_IN_SIGHT;
+        broker.served && may_return && !labels.contains(&broker.label)
     };
     let mut ended: Vec<_> = snapshot
         .brokers

@@ -74,11 +74,11 @@ impl End {
         });
         // The store ends only with the whole exporter.
         let _ = send(known).await;
-        let (lines, dirs) = tokio::join!(self.lines(now), self.log_dirs());
+        let (report, dirs) = tokio::join!(self.log(now), self.log_dirs());
         let newest = Update::of_broker(process, move |broker, _| {
             if let Some(last) = &mut broker.last {
-                if let Some(lines) = lines {
-                    last.lines = lines;
+                if let Some(report) = report {
+                    (last.lines, last.announced) = of_log(Some(&report), now);
                 }
                 renew(&mut last.log_dirs, dirs);
             }
@@ -86,8 +86,8 @@ impl End {
         let _ = send(newest).await;
     }
 
-    /// The lines of a run that began after the end; those of an earlier one where there is none.
-    async fn lines(&self, now: Moment) -> Option<Vec<(String, LogLine)>> {
+    /// The log by a run that began after the end; by an earlier one where there is none.
+    async fn log(&self, now: Moment) -> Option<Arc<LogReport>> {
         let mut read = self.context.signals.log_read.subscribe();
         if read.borrow().is_none() {
             return None;
@@ -97,7 +97,7 @@ impl End {
         };
         let _ = tokio::time::timeout(LOG_PATIENCE, read.wait_for(is_after)).await;
         let read = read.borrow();
-        read.as_ref().map(|(_, report)| lines(report, now))
+        read.as_ref().map(|(_, report)| Arc::clone(report))
     }
 
     async fn log_dirs(&self) -> Vec<LogDirSpace> {
@@ -120,14 +120,25 @@ impl End {
 pub(super) fn last_readings(broker: &BrokerSnapshot, now: Moment) -> LastReadings {
     let vitals = broker.process.last();
     let dirs = broker.log_dirs.last();
-    let log = broker.log.last();
+    let (lines, announced) = of_log(broker.log.last().map(|(report, _)| &**report), now);
     LastReadings {
         at: now,
         open_fds: broker.open_fds.last().map(|(count, _)| *count),
         fd_limit: vitals.and_then(|(vitals, _)| vitals.fd_limit_soft),
         log_dirs: dirs.map_or_else(Vec::new, |(dirs, _)| dirs.clone()),
-        lines: log.map_or_else(Vec::new, |(report, _)| lines(report, now)),
+        lines,
+        announced,
     }
+}
+
+/// The last critical lines, and whether the log announced that the broker shuts down, without one of them.
+fn of_log(report: Option<&LogReport>, ended: Moment) -> (Vec<(String, LogLine)>, Option<bool>) {
+    let Some(report) = report else {
+        return (Vec::new(), None);
+    };
+    let lines = lines(report, ended);
+    let announced = lines.is_empty() && report.announces_shutdown();
+    (lines, Some(announced))
 }
 
 fn lines(report: &LogReport, ended: Moment) -> Vec<(String, LogLine)> {
@@ -157,6 +168,7 @@ fn renew(known: &mut [LogDirSpace], newest: Vec<LogDirSpace>) {
 mod tests {
     use super::*;
     use crate::model::LogSignatureCount;
+    use crate::model::SHUTDOWN;
 
     #[test]
     fn the_last_critical_lines_are_kept() {
@@ -169,20 +181,33 @@ mod tests {
                 peer: None,
             }),
         };
-        let report = LogReport {
+        let mut report = LogReport {
             signatures: [
                 ("disk_full".into(), count(Severity::Critical, 99_000)),
                 ("log_dir_offline".into(), count(Severity::Critical, 100_400)),
                 ("thread_died".into(), count(Severity::Critical, 40_000)),
                 ("thread_stopped".into(), count(Severity::Info, 100_000)),
+                (SHUTDOWN.into(), count(Severity::Info, 99_500)),
                 ("own".into(), LogSignatureCount::none(Severity::Critical)),
             ]
             .into(),
             ..LogReport::default()
         };
-        let lines = lines(&report, Moment(100_000));
+        let (lines, announced) = of_log(Some(&report), Moment(100_000));
         let names: Vec<&str> = lines.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["log_dir_offline", "disk_full"]);
+        // It shuts down because of them.
+        assert_eq!(announced, Some(false));
+        report
+            .signatures
+            .retain(|_, of| of.severity == Severity::Info);
+        assert_eq!(of_log(Some(&report), Moment(100_000)), (vec![], Some(true)));
+        report.signatures.clear();
+        assert_eq!(
+            of_log(Some(&report), Moment(100_000)),
+            (vec![], Some(false))
+        );
+        assert_eq!(of_log(None, Moment(100_000)), (vec![], None));
     }
 
     #[test]

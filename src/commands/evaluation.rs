@@ -139,7 +139,10 @@ fn log_changes(before: &Diagnosis, now: &Diagnosis) {
                 broker.sentence,
                 broker.remedy
             ),
-            BrokerState::Suspect | BrokerState::Down => {
+            BrokerState::Suspect
+            | BrokerState::Starting
+            | BrokerState::Closed
+            | BrokerState::Ended => {
                 tracing::warn!(broker = label, state, "{}", broker.sentence)
             }
             BrokerState::Unknown if known.is_none() => {}

@@ -81,10 +81,11 @@ async fn serve(
     let web = match config.web_config_file.clone() {
         Some(path) => {
             let settings = settings.clone();
-            let report = move |usable| {
+            let report = move |usable: Option<&WebConfig>| {
                 settings.send_modify(|settings| {
-                    settings.status.web_config_file_ok = usable;
-                    if usable {
+                    settings.status.web_config_file_ok = usable.is_some();
+                    if let Some(taken) = usable {
+                        settings.status.web_tls = taken.tls.is_some();
                         settings.status.taken = clock.now();
                     }
                 });
@@ -93,6 +94,10 @@ async fn serve(
         }
         None => None,
     };
+    if let Some(web) = &web {
+        let tls = web.current().await.tls.is_some();
+        settings.send_modify(|settings| settings.status.web_tls = tls);
+    }
     let (ask, asked) = mpsc::channel(1);
     let reload = args.enable_lifecycle.then_some(ask);
     let ready = Arc::<AtomicBool>::default();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::DiscoveryError;
 use super::files::{Files, first_fd_links};
 use super::jvm::Launch;
+use super::pod::pod_of;
 use super::properties::{self, MOST_ENTRIES, Properties};
 use super::settings::{self, interpret};
 use super::versions::{class_path_version, java_version, kafka_version};
@@ -50,7 +51,12 @@ pub fn describe(
     let lacks = lacks.into_iter().flatten().map(str::to_owned);
     broker.lacking = lacks.collect();
     match files {
-        Ok(files) => read_files(proc, launch, &files, &mut broker),
+        Ok(files) => {
+            read_files(proc, launch, &files, &mut broker);
+            if earlier.is_none() {
+                broker.pod = pod_of(proc, pid, &files);
+            }
+        }
         Err(error) => {
             let class_path = launch.class_path.as_deref();
             broker.kafka_version = broker

@@ -9,6 +9,7 @@ pub mod inter_broker;
 mod jaas;
 mod jvm;
 pub mod mask;
+mod pod;
 pub mod properties;
 mod scan;
 pub mod settings;

@@ -37,10 +37,12 @@ catalogue! {
         "1 if the newest config file and web config file, with its certificates, are in use; 0 if one of them could not be taken, and the one of before is.");
     RELOAD_TIME = ("kafka_vitals_config_last_reload_success_timestamp_seconds", [],
         "When settings were taken last, in seconds since 1970.");
-    BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid", "cluster_id"],
-        "1 for each broker process found on this host, with the data of its command line, properties, jars and meta.properties; a label is empty where it is unknown.");
+    WEB_TLS = ("kafka_vitals_web_tls", [],
+        "1 if this exporter speaks TLS at its address, 0 if not; the links of the alerts begin with https or http accordingly.");
+    BROKER_INFO = ("kafka_vitals_broker_info", ["broker", "kafka_version", "java_version", "mode", "roles", "pid", "cluster_id", "pod", "namespace"],
+        "1 for each broker process found on this host, with the data of its command line, properties, jars and meta.properties, and the pod of Kubernetes that it runs in; a label is empty where it is unknown.");
     BROKER_STATE = ("kafka_vitals_broker_state", ["broker", "state"],
-        "1 for the state of the broker, 0 for the others. state is healthy (as far as it is read: without collector_success 1 of threads, no deadlock would be found), suspect (something indicates a problem and is being checked), gray (alive, not working), down (ended, or not serving yet) or unknown.");
+        "1 for the state of the broker, 0 for the others. state is healthy (as far as it is read: without collector_success 1 of threads, no deadlock would be found), suspect (something indicates a problem and is being checked), gray (alive, not working), starting (its process runs and has not served yet), closed (its process runs and listens no longer: it shuts down, or has lost its listener), ended or unknown. A broker that has ended stays until it is back or the exporter is restarted; one without an id, for a minute.");
     FINDING = ("kafka_vitals_finding_active", ["broker", "finding", "severity"],
         "1 if the finding holds for the broker, 0 if not; absent while that is unknown. The severity of a finding is fixed.");
     START_TIME = ("kafka_vitals_start_time_seconds", ["broker"],
@@ -155,12 +157,16 @@ catalogue! {
         "1 if the next brokers by id, 8 at most, were reached from the host of the broker: stage connect is a TCP connection, which is kept; api is ApiVersions, absent where there is no connection.");
     LOG_DIR_FREE = ("kafka_vitals_log_dir_free_bytes", ["broker", "dir"],
         "Bytes that the broker may still write to the file system of this log dir.");
+    LOG_DIR_SIZE = ("kafka_vitals_log_dir_size_bytes", ["broker", "dir"],
+        "Bytes of the file system of this log dir that are written, or that the broker may still write: as df has it, without what is kept for root.");
     LOG_DIRS_OFFLINE = ("kafka_vitals_log_dirs_offline", ["broker"],
         "Log dirs that the broker has given up after an error: it has released their locks. Needs the same rights as kafka_vitals_file_handles.");
     LOG_SIGNATURES = ("kafka_vitals_log_signatures_total", ["broker", "signature", "severity"],
         "Lines of the broker's own log that have the signature, since the exporter follows it; docs/log-signatures.md says what each means. A line and the exception below it count once. Absent while the log is not followed.");
     LOG_SKIPPED = ("kafka_vitals_log_skipped_bytes_total", ["broker"],
         "Bytes of the broker's log that were not read, because it grew by more than 64 MiB beyond what was read, or of which a rotated file was compressed before it was read (its compressed size).");
+    SHUTDOWN_ANNOUNCED = ("kafka_vitals_shutdown_announced", ["broker"],
+        "1 if the log of the broker has announced that it shuts down, as it does when it is asked to, and for a broker that has ended no critical line came shortly before its end; 0 if not; absent while no log is read.");
     BUNDLES = ("kafka_vitals_evidence_bundles_total", ["broker"],
         "Bundles of evidence saved for this broker since the exporter started; absent for a broker that was never gray (alive, not working).");
     COLLECTOR_SUCCESS = ("kafka_vitals_collector_success", ["broker", "collector"],

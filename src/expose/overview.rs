@@ -33,8 +33,8 @@ impl Level {
 
     pub(super) fn of_state(state: BrokerState) -> Level {
         match state {
-            BrokerState::Gray | BrokerState::Down => Level::Critical,
-            BrokerState::Suspect => Level::Warning,
+            BrokerState::Gray | BrokerState::Closed | BrokerState::Ended => Level::Critical,
+            BrokerState::Suspect | BrokerState::Starting => Level::Warning,
             BrokerState::Unknown => Level::Unknown,
             BrokerState::Healthy => Level::Ok,
         }

@@ -103,6 +103,13 @@ pub struct Features {
     pub share_groups: Option<bool>,
 }
 
+/// A pod of Kubernetes. What nothing names is None.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    pub name: Option<String>,
+    pub namespace: Option<String>,
+}
+
 /// What discovery knows about one broker process. `None` is unknown, and `problems` says why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Broker {
@@ -134,6 +141,9 @@ pub struct Broker {
     /// From `meta.properties`.
     #[serde(default)]
     pub cluster_id: Option<String>,
+    /// None outside of Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
     /// `host:port` entries of `zookeeper.connect`, without the chroot.
     pub zookeeper: Vec<String>,
     /// The chroot of `zookeeper.connect`, below which all nodes of the cluster are; empty without one.

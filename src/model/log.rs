@@ -18,6 +18,18 @@ pub struct LogReport {
     pub skipped_bytes: u64,
 }
 
+/// The signature of the line with which a broker that was asked to end begins to shut down.
+pub const SHUTDOWN: &str = "shutdown_started";
+
+impl LogReport {
+    /// Whether the broker's log says that it shuts down.
+    pub fn announces_shutdown(&self) -> bool {
+        self.signatures
+            .get(SHUTDOWN)
+            .is_some_and(|seen| seen.count > 0)
+    }
+}
+
 /// How often a signature was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSignatureCount {

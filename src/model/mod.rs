@@ -25,13 +25,15 @@ mod version;
 mod visible;
 mod zookeeper;
 
-pub use broker::{Broker, Features, Label, Listener, Mode, ProcessKey, Role, SecurityProtocol};
+pub use broker::{
+    Broker, Features, Label, Listener, Mode, Pod, ProcessKey, Role, SecurityProtocol,
+};
 pub use cluster::{ClusterCounts, ClusterSource, Elsewhere, LostFollower, PartitionState, Peer};
 pub use collector::{CollectorName, Schedule};
 pub use credentials::{Credentials, Mechanism, Secret};
 pub use evidence::{BrokerEvidence, EvidenceProgress, EvidenceStatus, SavedBundle};
 pub use groups::{GROUPS_NAMED, GroupLag, GroupState, GroupsReport, Rebalance};
-pub use log::{LogLine, LogReport, LogSignatureCount};
+pub use log::{LogLine, LogReport, LogSignatureCount, SHUTDOWN};
 pub use members::{ABSENT_LISTED, MemberCounts, MemberState};
 pub use metadata_log::{MetadataLog, Registration};
 pub use probes::{CutPath, ListenerProbe, PeerProbe, Probe, ProbeError, ProbeReport};

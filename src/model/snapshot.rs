@@ -54,6 +54,9 @@ impl Snapshot {
 pub struct SettingsStatus {
     pub config_file_ok: bool,
     pub web_config_file_ok: bool,
+    /// Whether the web config in use has the exporter speak TLS.
+    #[serde(default)]
+    pub web_tls: bool,
     /// When settings were taken last.
     pub taken: Moment,
 }
@@ -64,6 +67,7 @@ impl SettingsStatus {
         SettingsStatus {
             config_file_ok: true,
             web_config_file_ok: true,
+            web_tls: false,
             taken: now,
         }
     }
@@ -95,8 +99,8 @@ pub struct BrokerSnapshot {
     /// Whether it has answered, listened or shown its threads. Another process that ends is forgotten at once.
     #[serde(default)]
     pub served: bool,
-    /// When discovery found the process gone. The broker stays listed, all unknown, until it is back or an hour has passed;
-    /// without an id for a minute, because it would return under another label.
+    /// When discovery found the process gone. The broker stays listed, all unknown, until it is back; without an id for a
+    /// minute, because it would return under another label.
     pub ended: Option<Moment>,
     /// What was known at the end, from the moment on at which the kernel reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -394,6 +398,9 @@ pub struct LastReadings {
     pub log_dirs: Vec<LogDirSpace>,
     /// The last line of each critical signature that was read shortly before, by its name; the newest first.
     pub lines: Vec<(String, LogLine)>,
+    /// Whether its log announced that it shuts down, and no critical line came shortly before; None where no log was read.
+    #[serde(default)]
+    pub announced: Option<bool>,
 }
 
 /// The file system of one log dir.
@@ -403,6 +410,7 @@ pub struct LogDirSpace {
     pub dir: PathBuf,
     /// The bytes that the broker's user may still write.
     pub free_bytes: u64,
+    /// With what is written.
     pub total_bytes: u64,
 }
 

@@ -170,16 +170,16 @@ impl Rooted {
         })
     }
 
-    /// Returns the bytes of the folder's file system: first those that an ordinary user may still write, then all.
+    /// Returns the bytes of the folder's file system: first those that an ordinary user may still write, then those with
+    /// what is written. What is kept for root, or left out by a quota, is in neither, so their ratio is that of df.
     pub fn space(&self, path: &Path) -> Result<(u64, u64), FileError> {
         self.with_rights(path, |shown| {
             let (folder, _) = self.find(path, shown, FileType::Directory)?;
             let of = rustix::fs::statvfs(plain::by_number(&folder))
                 .map_err(|errno| FileError::new(shown, errno))?;
-            Ok((
-                of.f_bavail.saturating_mul(of.f_frsize),
-                of.f_blocks.saturating_mul(of.f_frsize),
-            ))
+            let free = of.f_bavail.saturating_mul(of.f_frsize);
+            let used = of.f_blocks.saturating_sub(of.f_bfree);
+            Ok((free, free.saturating_add(used.saturating_mul(of.f_frsize))))
         })
     }
 

@@ -70,7 +70,10 @@ pub fn log_signatures() -> &'static [LogSignature] {
         signature: Vec<LogSignature>,
     }
     static SIGNATURES: LazyLock<Vec<LogSignature>> = LazyLock::new(|| {
-        let table: Result<Table, _> = toml::from_str(include_str!("log_signatures.toml"));
+        let table: Result<Table, _> = serde_json::from_str(include_str!(concat!(
+            env!("OUT_DIR"),
+            "/log_signatures.json"
+        )));
         // The data is part of the program, and a test reads it.
         #[expect(clippy::expect_used)]
         table

@@ -40,7 +40,7 @@ pub struct Evaluator {
 #[derive(Debug)]
 struct Past {
     process: ProcessKey,
-    /// The worst state since it was last healthy: `Gray` or `Down`.
+    /// The worst state since it was last healthy: `Gray` or `Ended`.
     trouble: Option<BrokerState>,
     /// Whether the process has changed since then.
     restarted: bool,
@@ -181,8 +181,7 @@ impl Evaluator {
             recovery,
             ..BrokerDiagnosis::default()
         };
-        let is_starting = memory.is_starting(broker, now);
-        let (sentence, remedy) = sentence(broker, &diagnosis, is_starting, now);
+        let (sentence, remedy) = sentence(broker, &diagnosis, now);
         (diagnosis.sentence, diagnosis.remedy) = (text::message(sentence), text::message(remedy));
         self.processes.insert(broker.broker.process, memory);
         diagnosis
@@ -199,7 +198,7 @@ impl Evaluator {
         }));
     }
 
-    /// Follows a label across its processes: one that was gray or down recovers when it is in every ISR again.
+    /// Follows a label across its processes: one that was gray or had ended recovers when it is in every ISR again.
     fn recovery(
         &mut self,
         broker: &BrokerSnapshot,
@@ -217,13 +216,13 @@ impl Evaluator {
         });
         if past.process != process {
             (past.process, past.restarted) = (process, true);
-            past.trouble = past.trouble.or(Some(BrokerState::Down));
+            past.trouble = past.trouble.or(Some(BrokerState::Ended));
             changes.insert(0, Change::Restarted { pid: process.pid });
         }
         match state {
             BrokerState::Gray => (past.trouble, past.recovery) = (Some(BrokerState::Gray), None),
-            BrokerState::Down if past.trouble.is_none() && broker.ended.is_some() => {
-                (past.trouble, past.recovery) = (Some(BrokerState::Down), None);
+            BrokerState::Ended if past.trouble.is_none() => {
+                (past.trouble, past.recovery) = (Some(BrokerState::Ended), None);
             }
             BrokerState::Healthy => {
                 if let Some(from) = past.trouble.take() {

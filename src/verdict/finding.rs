@@ -95,7 +95,7 @@ findings! {
         "At their present growth the memory mappings reach vm.max_map_count soon. Each index of a segment takes one; then the broker fails with an out-of-memory error.",
         "Raise vm.max_map_count (262144 or more), or have fewer segments.";
     LogDirExhaustion = "log_dir_exhaustion", Critical, "A log disk runs full",
-        "At its present growth a disk of the log dirs is full soon. A failed write takes the log dir offline, or the broker down.",
+        "A disk of the log dirs is 95 % full, or half full and full within 4 hours at its present growth. A failed write takes the log dir offline, or the broker down.",
         "Free space: shorten the retention of the largest topics, or move partitions away.";
     LogDirFailed = "log_dir_failed", Critical, "A log dir has failed",
         "The broker has given up one of its log dirs after an error of its disk, and goes on without it: it serves none of the partitions there, and is in no ISR of them, while everything else works.",
@@ -213,8 +213,12 @@ named! {
         Suspect = "suspect",
         /// Alive but not working.
         Gray = "gray",
-        /// Ended, or not serving yet.
-        Down = "down",
+        /// Its process runs and has not served yet.
+        Starting = "starting",
+        /// Its process runs and listens no longer: it shuts down, or has lost its listener.
+        Closed = "closed",
+        /// Its process has ended.
+        Ended = "ended",
         /// The readings that decide are unknown.
         #[default]
         Unknown = "unknown",
@@ -226,6 +230,8 @@ impl BrokerState {
     pub fn text(self) -> &'static str {
         match self {
             BrokerState::Gray => "gray (alive, not working)",
+            BrokerState::Closed => "down (it listens no longer)",
+            BrokerState::Ended => "down (its process has ended)",
             other => other.name(),
         }
     }
@@ -285,10 +291,10 @@ impl RestartRequired {
     }
 }
 
-/// How a broker came back after it was gray or down.
+/// How a broker came back after it was gray or had ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recovery {
-    /// What it was before: `gray` or `down`.
+    /// What it was before: `gray` or `ended`.
     pub from: BrokerState,
     /// When the new process started, or the old one continued.
     pub back: Moment,

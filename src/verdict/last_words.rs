@@ -37,6 +37,9 @@ pub(super) fn last_words(last: &LastReadings) -> (String, String) {
             facts.push('.');
         }
     }
+    if last.announced == Some(true) {
+        facts += " Its log announced the shutdown.";
+    }
     let of_signature = line.and_then(|(name, _)| {
         let mut known = log_signatures().iter();
         known.find(|signature| signature.name == *name)
@@ -125,6 +128,10 @@ mod tests {
             lines: vec![line("ours", "the end.")],
             ..LastReadings::default()
         };
+        let announced = LastReadings {
+            announced: Some(true),
+            ..LastReadings::default()
+        };
         let table = [
             (LastReadings::default(), "", "Start it."),
             (regular, "", "Start it."),
@@ -144,6 +151,7 @@ mod tests {
                 "Make room: shorten the retention, or give the file system more; then restart the broker.",
             ),
             (own, " Its log has ours: the end.", "Start it."),
+            (announced, " Its log announced the shutdown.", "Start it."),
         ];
         for (last, facts, remedy) in table {
             assert_eq!(last_words(&last), (facts.to_owned(), remedy.to_owned()));

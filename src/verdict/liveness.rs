@@ -349,7 +349,11 @@ fn before(
         let is_gray = match diagnosed.state {
             BrokerState::Gray => true,
             BrokerState::Healthy => false,
-            BrokerState::Down | BrokerState::Suspect | BrokerState::Unknown => return None,
+            BrokerState::Starting
+            | BrokerState::Closed
+            | BrokerState::Ended
+            | BrokerState::Suspect
+            | BrokerState::Unknown => return None,
         };
         Some((other.broker.id?, is_gray))
     });

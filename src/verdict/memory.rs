@@ -331,7 +331,7 @@ impl Memory {
 
     pub fn decide_state(&self, broker: &BrokerSnapshot, now: Moment) -> BrokerState {
         if broker.ended.is_some() {
-            return BrokerState::Down;
+            return BrokerState::Ended;
         }
         // Its process has ended, and why is still being read. Discovery, which says that it is down, may hang.
         let last = broker.last.as_ref();
@@ -343,8 +343,13 @@ impl Memory {
         if is_paused || self.is_isolated() || DECIDING.into_iter().any(|id| self.is_active(id)) {
             return BrokerState::Gray;
         }
-        if self.is_starting(broker, now) || is_closed(broker, now) {
-            return BrokerState::Down;
+        let is_closed = is_closed(broker, now);
+        // Log recovery, before which nothing listens, may take longer than a start otherwise does.
+        if self.is_starting(broker, now) || (is_closed && self.has_answered == Some(false)) {
+            return BrokerState::Starting;
+        }
+        if is_closed {
+            return BrokerState::Closed;
         }
         let probes = broker.probes.fresh(now);
         let probe = probes.and_then(|probes| probes.first());

@@ -17,8 +17,8 @@ use super::memory::PAUSED;
 use super::pauses::WINDOW;
 use crate::model::text::first_of;
 use crate::model::{
-    BrokerSnapshot, CollectorName, Deadlock, LogDirSpace, Loop, MissingThread, TcpState,
-    ThreadReport, duration_text, seconds_text,
+    BrokerSnapshot, CollectorName, Deadlock, Loop, MissingThread, TcpState, ThreadReport,
+    duration_text, seconds_text,
 };
 use crate::threads::known_issues::exposure::may_have_ended;
 use crate::threads::likely::{STANDS, likely_text};
@@ -269,14 +269,6 @@ const FDS_AHEAD: f64 = 3600.0;
 const MAPS_AHEAD: f64 = 4.0 * 3600.0;
 const DISK_AHEAD: f64 = 4.0 * 3600.0;
 
-/// A disk with less free space is as good as full, however large it is: a segment takes as much.
-const DISK_LEFT: u64 = 1 << 30;
-
-/// A small one, whose segments are small as well, with less than a tenth.
-fn is_disk_full(space: &LogDirSpace) -> bool {
-    space.free_bytes < DISK_LEFT.min(space.total_bytes / 10)
-}
-
 pub(super) fn is_near(used: u64, limit: u64) -> bool {
     used as f64 >= limit as f64 * USED_UP
 }
@@ -368,9 +360,10 @@ fn log_dir_exhaustion(case: &Case<'_>) -> RuleResult {
                 .iter()
                 .find(|(name, _)| *name == dir);
             let forecast = forecast.map_or(&Forecast::Unknown, |(_, forecast)| forecast);
-            let (total, full) = (space.total_bytes, is_disk_full(space));
+            let (used, total) = (space.used_bytes(), space.total_bytes);
             let what = format!("bytes of the file system of {dir}");
-            exhaustion(&what, space.used_bytes(), total, full, forecast, DISK_AHEAD)
+            let full = is_near(used, total);
+            exhaustion(&what, used, total, full, forecast, DISK_AHEAD)
         });
     present_if(facts)
 }
@@ -385,8 +378,8 @@ fn log_dir_failed(case: &Case<'_>) -> RuleResult {
     let unlocked = broker.offline_log_dirs.fresh(case.now);
     for dir in unlocked.into_iter().flatten() {
         let space = broker.log_dirs.fresh(case.now).into_iter().flatten();
-        let is_full = |space: &LogDirSpace| space.dir == *dir && is_disk_full(space);
-        let why = match space.into_iter().any(is_full) {
+        let mut space = space.filter(|space| space.dir == *dir);
+        let why = match space.any(|space| is_near(space.used_bytes(), space.total_bytes)) {
             true => "; its disk is full",
             false => "",
         };

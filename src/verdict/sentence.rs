@@ -10,22 +10,26 @@ use crate::model::{BrokerSnapshot, Moment, NamedIssue, Reason, clock_text, durat
 pub fn sentence(
     broker: &BrokerSnapshot,
     diagnosis: &BrokerDiagnosis,
-    is_starting: bool,
     now: Moment,
 ) -> (String, String) {
     let decides = |finding: &&Finding| match diagnosis.state {
         BrokerState::Gray => MAKE_GRAY.contains(&finding.id) || DECIDING.contains(&finding.id),
         BrokerState::Suspect => PARTIAL.contains(&finding.id),
-        BrokerState::Down | BrokerState::Unknown | BrokerState::Healthy => false,
+        BrokerState::Starting
+        | BrokerState::Closed
+        | BrokerState::Ended
+        | BrokerState::Unknown
+        | BrokerState::Healthy => false,
     };
     let deciding = || diagnosis.findings.iter().filter(decides);
     let is_seen = |finding: &Finding| finding.last_seen.is_none();
     let newest = deciding().max_by_key(|finding| finding.last_seen);
     // While any of them is seen, one that is clearing does not explain the state.
     let Some(over) = newest.filter(|_| !deciding().any(is_seen)) else {
-        return of_findings(broker, diagnosis, is_starting, is_seen, now);
+        return of_findings(broker, diagnosis, is_seen, now);
     };
-    let (text, _) = of_findings(broker, diagnosis, is_starting, |_| true, now);
+    let is_newest = |finding: &Finding| finding.last_seen == over.last_seen;
+    let (text, _) = of_findings(broker, diagnosis, is_newest, now);
     let text = text.trim_end_matches('.');
     (format!("{text}{}.", over.clearing(now)), "Wait.".to_owned())
 }
@@ -37,7 +41,6 @@ const MAKE_GRAY: [FindingId; 2] = [FindingId::JvmPaused, FindingId::CutOff];
 fn of_findings(
     broker: &BrokerSnapshot,
     diagnosis: &BrokerDiagnosis,
-    is_starting: bool,
     counts: impl Fn(&Finding) -> bool,
     now: Moment,
 ) -> (String, String) {
@@ -49,31 +52,25 @@ fn of_findings(
     };
     let with = |text: String, remedy: &str| (text, remedy.to_owned());
     match diagnosis.state {
-        BrokerState::Down => match broker.ended {
-            Some(ended) => {
-                let at = clock_text(ended);
-                let last = broker.last.clone().unwrap_or_default();
-                let (facts, remedy) = last_words(&last);
-                let text = format!("{name} is down: its process ended at {at}.{facts}");
-                (text, remedy)
-            }
-            None => match broker.broker.started.filter(|_| is_starting) {
-                Some(started) => with(
-                    format!(
-                        "{name} is starting: its process has run since {}.",
-                        clock_text(started)
-                    ),
-                    "",
-                ),
-                None => with(
-                    format!(
-                        "{name} is down: its process runs but has not listened since {}.",
-                        clock_text(since)
-                    ),
-                    "Read its log: it is shutting down, or has lost its listener.",
-                ),
-            },
-        },
+        BrokerState::Ended => {
+            let at = clock_text(broker.ended.unwrap_or(since));
+            let last = broker.last.clone().unwrap_or_default();
+            let (facts, remedy) = last_words(&last);
+            let text = format!("{name} is down: its process ended at {at}.{facts}");
+            (text, remedy)
+        }
+        BrokerState::Starting => {
+            let started = clock_text(broker.broker.started.unwrap_or(since));
+            let text = format!("{name} is starting: its process has run since {started}.");
+            with(text, "")
+        }
+        BrokerState::Closed => with(
+            format!(
+                "{name} is down: its process runs but has not listened since {}.",
+                clock_text(since)
+            ),
+            "Read its log: it is shutting down, or has lost its listener.",
+        ),
         BrokerState::Gray => {
             let deadlock = find(FindingId::JvmDeadlock).or_else(|| find(FindingId::LockCycle));
             if let Some(finding) = deadlock {

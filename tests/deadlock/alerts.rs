@@ -163,11 +163,14 @@ impl Pager {
         for name in ["cluster", "broker"] {
             let file = std::fs::read_to_string(format!("dashboards/{name}.json")).unwrap();
             let dashboard: Value = serde_json::from_str(&file).unwrap();
-            let panels = dashboard["panels"].as_array().unwrap().iter();
+            let list = |value: &Value| value["panels"].as_array().cloned().unwrap_or_default();
+            let panels = list(&dashboard).into_iter();
+            // Rows that are collapsed have theirs inside.
+            let panels = panels.flat_map(|panel| [list(&panel), vec![panel]].concat());
             empty.extend(
                 panels
                     .filter(|panel| panel["type"] != "row" && !may_be_empty(panel))
-                    .map(|panel| (format!("{name}: {}", panel["title"]), expressions(panel))),
+                    .map(|panel| (format!("{name}: {}", panel["title"]), expressions(&panel))),
             );
         }
         wait_until_none(
@@ -228,7 +231,7 @@ fn expressions(panel: &Value) -> Vec<String> {
     let targets = panel["targets"].as_array().unwrap().iter();
     let expression = |target: &Value| {
         let mut expression = target["expr"].as_str().unwrap().to_owned();
-        for variable in ["$job", "$cluster", "$instance", "$broker"] {
+        for variable in ["$job", "$cluster", "$instance", "$broker", "$shown"] {
             expression = expression.replace(variable, ".*");
         }
         expression

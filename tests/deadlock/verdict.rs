@@ -216,7 +216,7 @@ pub fn recovers(cluster: &mut Cluster, exporter: &Exporter, made: Deadlock) {
     cluster.kill(sick).unwrap();
     drop(made);
     wait_for("the end to be reported", Duration::from_secs(15), || {
-        state(exporter, sick) == "down"
+        state(exporter, sick) == "ended"
     });
     let restarted = Instant::now();
     cluster.start_again(sick).unwrap();
@@ -247,7 +247,7 @@ pub fn recovers(cluster: &mut Cluster, exporter: &Exporter, made: Deadlock) {
         .collect();
     let mut expected = [
         "is gray (alive, not working)",
-        "is down",
+        "is down (its process has ended)",
         "is healthy",
         "recovered: it is in every ISR again",
     ]

@@ -46,6 +46,8 @@ fn walk(expression: &Expr, wrong: &mut Vec<String>) -> Labels {
                     let without = known(without.labels.iter(), &inner, wrong);
                     &inner - &without
                 }
+                // They choose series, and change none.
+                None if ["topk", "bottomk"].contains(&aggregate.op.to_string().as_str()) => inner,
                 None => Labels::new(),
             }
         }
@@ -87,8 +89,10 @@ fn walk(expression: &Expr, wrong: &mut Vec<String>) -> Labels {
 fn of_selector(selector: &VectorSelector, wrong: &mut Vec<String>) -> Labels {
     let name = selector.name.as_deref().unwrap_or_default();
     let of_catalogue = CATALOGUE.iter().map(|metric| (metric.name, metric.labels));
-    let of_prometheus: [(&str, &[&str]); 2] = [
+    let of_prometheus: [(&str, &[&str]); 3] = [
         ("up", &[]),
+        // Recorded by alerts/kafka-vitals.rules.yml.
+        ("job_instance:kafka_vitals_exporter:seen", &[]),
         (
             "ALERTS",
             &["alertname", "alertstate", "severity", "layer", "broker"],

@@ -21,7 +21,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                 kind: 13,
                 what: "the only disk of the log dirs is filled",
                 expected: Expected {
-                    findings: &["log_dir_exhaustion", "down"],
+                    findings: &["log_dir_exhaustion", "ended"],
                     cause: &["data", "full|no space|space left"],
                     gray: true,
                     before_harm: false,

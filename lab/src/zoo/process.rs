@@ -25,7 +25,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                 kind: 20,
                 what: "prlimit: 10 more handles than are open, and 40 connections",
                 expected: Expected {
-                    findings: &["file_handle_exhaustion", "down"],
+                    findings: &["file_handle_exhaustion", "ended"],
                     cause: &["handle|too many open files"],
                     gray: false,
                     before_harm: false,

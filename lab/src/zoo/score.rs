@@ -19,7 +19,7 @@ pub struct Expected {
     /// The words of the exact cause, in verdict or findings of the sick brokers. Each entry must be there; `a|b` is
     /// either of the two.
     pub cause: &'static [&'static str],
-    /// Whether the broker cannot serve its clients: then the verdict must be gray or down.
+    /// Whether the broker cannot serve its clients: then the verdict must be gray, or say that it does not serve.
     pub gray: bool,
     /// Whether the kind must be found before the first client is harmed.
     pub before_harm: bool,
@@ -157,7 +157,7 @@ fn new_alarms<'a>(said: &'a Said, before: &BTreeSet<(i32, String)>) -> Vec<&'a F
 }
 
 fn is_out(state: &str) -> bool {
-    ["gray", "down"].contains(&state)
+    ["gray", "starting", "closed", "ended"].contains(&state)
 }
 
 fn sick_broker(score: &mut Score, expected: &Expected, said: &Said, new: &[&Found], at: f64) {

@@ -114,7 +114,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
                 kind: 14,
                 what: "fetches of followers wait for 40 s in the leader (KAFKA-8733)",
                 expected: Expected {
-                    findings: &["followers_lost"],
+                    findings: &["followers_lost", "partial_stall"],
                     cause: &["alone in the isr", "brokers 1, 3"],
                     gray: false,
                     before_harm: false,

@@ -24,7 +24,7 @@ pub struct Said {
     pub at: Instant,
     /// The broker of the host.
     pub broker: i32,
-    /// `healthy`, `suspect`, `gray`, `down` or `unknown`; empty where the exporter lists no broker.
+    /// As `broker_state` has it; empty where the exporter lists no broker.
     pub state: String,
     pub verdict: String,
     pub findings: Vec<Found>,

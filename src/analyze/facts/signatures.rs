@@ -11,7 +11,7 @@ use crate::analyze::names::Name;
 use crate::model::Severity;
 use crate::threads::log_signatures::{Found, LogReader, log_signatures};
 
-/// Threads that are named.
+/// Threads and brokers that are named.
 const NAMED: usize = 8;
 
 #[derive(Default)]
@@ -20,6 +20,8 @@ struct Seen {
     first: String,
     last: String,
     threads: Vec<String>,
+    /// The brokers that the lines name.
+    peers: Vec<String>,
 }
 
 impl Gathering<'_> {
@@ -36,9 +38,11 @@ impl Gathering<'_> {
             }
             seen.times += 1;
             seen.last = time(&line.text);
-            let new = line.thread.filter(|name| !seen.threads.contains(name));
-            seen.threads
-                .extend(new.filter(|_| seen.threads.len() < NAMED));
+            let peer = line.peer.map(|id| format!("broker {id}"));
+            for (names, name) in [(&mut seen.threads, line.thread), (&mut seen.peers, peer)] {
+                let new = name.filter(|name| names.len() < NAMED && !names.contains(name));
+                names.extend(new);
+            }
         };
         let mut reader = LogReader::default();
         reader.read(file.text.as_bytes(), matcher, &mut found);
@@ -53,9 +57,10 @@ impl Gathering<'_> {
                 false if seen.times == 1 => format!(" at {}", seen.first),
                 false => format!(", {} to {}", seen.first, seen.last),
             };
-            let threads = match seen.threads.is_empty() {
+            let names = [seen.threads, seen.peers].concat();
+            let names = match names.is_empty() {
                 true => String::new(),
-                false => format!(": {}", list(&seen.threads)),
+                false => format!(": {}", list(&names)),
             };
             // Of a long log no more are kept, and the last one may be below another line than it was.
             let more = match seen.times + 1 < kept {
@@ -63,7 +68,7 @@ impl Gathering<'_> {
                 false => " or more",
             };
             let (name, times, meaning) = (&of.name, count(seen.times, "time"), &of.meaning);
-            let text = format!("its log has {name} {times}{more}{when}{threads}. {meaning}");
+            let text = format!("its log has {name} {times}{more}{when}{names}. {meaning}");
             let fact = fact(FactKind::Logged, file, text, &[("times", seen.times)]);
             let speaks = own.filter(|_| of.severity == Severity::Critical);
             self.add(own, fact.against(speaks.map(|_| Source::Own)));

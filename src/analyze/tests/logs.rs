@@ -133,6 +133,11 @@ fn warnings_of_a_broker_s_log() {
     let start = "its log has zookeeper_session_expired 2 times, 2024-01-02 03:04:06 to 2024-01-02 03:04:06. ";
     assert!(fact.text.starts_with(start), "{}", fact.text);
     assert_eq!((fact.against, fact.figures["times"]), (None, 2));
+    let fenced = "[2024-01-02 03:04:07,000] INFO [QuorumController id=1] Fencing broker 3 because its session has timed out. (org.apache.kafka.controller.ReplicationControlManager)\n";
+    let found = explained(&[("x", fenced)]);
+    let text = &one(&found, FactKind::Logged).text;
+    let start = "its log has broker_fenced 1 time at 2024-01-02 03:04:07: broker 3. ";
+    assert!(text.starts_with(start), "{text}");
     // The connection that is lost is a fact of its own.
     let found = explained(&[("b", &LOST.replace("ID", "1"))]);
     assert!(!has(&found, FactKind::Logged));

@@ -60,8 +60,9 @@ pub fn render(view: &View, saved: &EvidenceStatus, now: Moment) -> String {
             cluster(f, broker, now);
             zookeeper(f, broker, now);
             probes(f, broker, now);
+            collectors(f, broker, now);
         }
-        collectors(f, broker, now);
+        shutdown(f, broker, now);
     }
     let offline = snapshot
         .brokers
@@ -105,6 +106,7 @@ fn exporter(f: &mut Families, snapshot: &Snapshot, now: Moment) {
         let successful = settings.config_file_ok && settings.web_config_file_ok;
         f.add(&RELOAD_SUCCESSFUL, &[], f64::from(successful));
         f.add(&RELOAD_TIME, &[], settings.taken.seconds());
+        f.add(&WEB_TLS, &[], f64::from(settings.web_tls));
     }
     let Some(own) = snapshot.exporter.fresh(now) else {
         return;
@@ -130,9 +132,18 @@ fn info(f: &mut Families, snapshot: &BrokerSnapshot) {
         .map(|version| version.as_deref().unwrap_or(""));
     let pid = broker.process.pid.to_string();
     let cluster_id = broker.cluster_id.as_deref().unwrap_or_default();
+    let roles = roles.join(",");
+    let pod = broker.pod.as_ref();
+    let [name, namespace] = [
+        pod.and_then(|pod| pod.name.as_deref()),
+        pod.and_then(|pod| pod.namespace.as_deref()),
+    ]
+    .map(Option::unwrap_or_default);
     f.add(
         &BROKER_INFO,
-        &[label, kafka, java, mode, &roles.join(","), &pid, cluster_id],
+        &[
+            label, kafka, java, mode, &roles, &pid, cluster_id, name, namespace,
+        ],
         1.0,
     );
     let exposures = exposures(broker).ok();
@@ -166,11 +177,11 @@ fn process(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     f.add(&UNTRACKED, &[label], count(&broker.untracked_sockets, now));
     f.add(&MEMORY_MAPS, &[label], count(&broker.memory_maps, now));
     for space in broker.log_dirs.fresh(now).into_iter().flatten() {
-        f.add(
-            &LOG_DIR_FREE,
-            &[label, &space.dir.display().to_string()],
-            space.free_bytes as f64,
-        );
+        let labels = [label, &space.dir.display().to_string()];
+        f.add(&LOG_DIR_FREE, &labels, space.free_bytes as f64);
+        // Some file systems report no size.
+        let size = Some(space.total_bytes as f64).filter(|size| *size > 0.0);
+        f.add(&LOG_DIR_SIZE, &labels, size);
     }
     let offline = broker.offline_log_dirs.fresh(now);
     f.add(
@@ -320,6 +331,19 @@ fn log(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     f.add(&LOG_SKIPPED, &[label], log.skipped_bytes as f64);
 }
 
+fn shutdown(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
+    let log = broker.log.fresh(now);
+    let announced = match &broker.last {
+        Some(last) => last.announced,
+        None => log.map(|log| log.announces_shutdown()),
+    };
+    f.add(
+        &SHUTDOWN_ANNOUNCED,
+        &[&broker.label],
+        announced.map(f64::from),
+    );
+}
+
 /// One series for each pool that could be checked.
 fn by_pool<T>(
     f: &mut Families,
@@ -400,9 +424,6 @@ fn collectors(f: &mut Families, broker: &BrokerSnapshot, now: Moment) {
     }
     for (collector, count) in &broker.panics {
         f.add(&COLLECTOR_PANICS, &[label, collector.name()], *count as f64);
-    }
-    if broker.ended.is_some() {
-        return;
     }
     for (collector, status) in &broker.collectors {
         let labels = [label, collector.name()];

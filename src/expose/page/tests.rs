@@ -198,7 +198,7 @@ fn saved_of_all(view: &View) -> EvidenceStatus {
 
 #[test]
 fn the_first_line_and_the_exit_code_show_the_worst() {
-    use BrokerState::{Down, Gray, Healthy, Suspect, Unknown};
+    use BrokerState::{Ended, Gray, Healthy, Starting, Suspect, Unknown};
     let plain = |state| (state, Vec::new(), None);
     let with = |id| (Healthy, vec![found(id)], None);
     let table = [
@@ -235,15 +235,16 @@ fn the_first_line_and_the_exit_code_show_the_worst() {
             2,
         ),
         (
-            vec![plain(Suspect), plain(Down), plain(Gray)],
+            vec![plain(Suspect), plain(Ended), plain(Gray)],
             "CRITICAL: Broker 2 is gray. Evidence saved. Restart it.",
             2,
         ),
         (
-            vec![plain(Down)],
-            "CRITICAL: Broker 0 is down. Evidence saved.",
+            vec![plain(Ended)],
+            "CRITICAL: Broker 0 is ended. Evidence saved.",
             2,
         ),
+        (vec![plain(Starting)], "WARNING: Broker 0 is starting.", 1),
     ];
     for (brokers, first, code) in table {
         let view = view(&brokers);

@@ -165,8 +165,8 @@ pub struct Live {
     /// Held by the request that waits for a look.
     looker: tokio::sync::Mutex<BlockingWorker<()>>,
     pub logins: Arc<Logins>,
-    /// Called with whether the newest files can be used, when that was found out.
-    report: Box<dyn Fn(bool) + Send + Sync>,
+    /// Called with what the newest files say, or None where they cannot be used, when that was found out.
+    report: Box<dyn Fn(Option<&WebConfig>) + Send + Sync>,
 }
 
 struct State {
@@ -184,7 +184,7 @@ impl Live {
     /// One of them cannot be read or used.
     pub fn load(
         path: PathBuf,
-        report: impl Fn(bool) + Send + Sync + 'static,
+        report: impl Fn(Option<&WebConfig>) + Send + Sync + 'static,
     ) -> Result<Arc<Live>, WebConfigError> {
         let mut seen = Vec::new();
         let used = WebConfig::read(&path, &mut seen)?;
@@ -252,15 +252,18 @@ impl Live {
         });
         let mut state = self.lock();
         state.seen = seen;
+        let mut taken = None;
         let result = match read {
             Ok(read) => {
+                let read = Arc::new(read);
                 if read.rate_limit != before.rate_limit {
                     let full = |limit| Bucket::full(limit, Instant::now());
                     state.bucket = read.rate_limit.map(full);
                 }
                 read.warn(&self.path);
                 tracing::info!("web config file {}: read again", self.path.display());
-                state.used = Arc::new(read);
+                taken = Some(Arc::clone(&read));
+                state.used = read;
                 Ok(())
             }
             Err(error) => {
@@ -269,7 +272,7 @@ impl Live {
             }
         };
         drop(state);
-        (self.report)(result.is_ok());
+        (self.report)(taken.as_deref());
         result
     }
 

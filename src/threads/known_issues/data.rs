@@ -170,7 +170,8 @@ struct Table {
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let table: Result<Table, _> = toml::from_str(include_str!("../known_issues.toml"));
+    let table: Result<Table, _> =
+        serde_json::from_str(include_str!(concat!(env!("OUT_DIR"), "/known_issues.json")));
     // The data is part of the program, and a test reads it.
     #[expect(clippy::expect_used)]
     table.expect("known_issues.toml is not as its schema says")

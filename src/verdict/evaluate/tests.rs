@@ -204,15 +204,13 @@ fn known_good_readings_are_healthy_and_old_ones_unknown() {
 }
 
 #[test]
-fn a_disk_below_1_gib_is_full_and_a_small_one_below_a_tenth() {
+fn a_disk_of_which_a_twentieth_is_free_is_full_whatever_its_size() {
     for (free_bytes, total_bytes, full) in [
         (1 << 20, 1 << 40, true),
-        (2 << 30, 1 << 40, false),
-        ((1 << 30) - 1, 10 << 30, true),
-        // As of a test: all of it is less than 1 GiB.
-        (965 << 20, 983 << 20, false),
-        (99 << 20, 983 << 20, false),
-        (98 << 20, 983 << 20, true),
+        (50 << 30, 1000 << 30, true),
+        (51 << 30, 1000 << 30, false),
+        (50 << 20, 1000 << 20, true),
+        (51 << 20, 1000 << 20, false),
         // Some file systems report no size.
         (0, 0, false),
     ] {

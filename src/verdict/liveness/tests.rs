@@ -174,7 +174,7 @@ fn a_restart_needs_two_dumps_that_show_the_same() {
         (BrokerState::Gray, None, "Broker 2 is gray."),
         (BrokerState::Healthy, None, "Broker 2 is healthy."),
         (BrokerState::Suspect, Some(15), "Broker 2 is suspect."),
-        (BrokerState::Down, None, "Broker 2 is down."),
+        (BrokerState::Ended, None, "Broker 2 is ended."),
         (BrokerState::Unknown, None, "Broker 2 is unknown."),
     ];
     for (state, seen_for, reason) in table {

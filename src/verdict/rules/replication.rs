@@ -204,7 +204,7 @@ pub(super) fn metadata_stalled(case: &Case<'_>) -> RuleResult {
             of.end_offset
         )]),
         (None, Some(pulse)) if !log.is_current(now) => Present(vec![format!(
-            "{got}, while one is due every {}",
+            "{got}, while one is due every {}: the controllers have no quorum, or it does not reach them",
             brief_text(pulse)
         )]),
         (None, Some(_)) => Absent,

@@ -169,7 +169,7 @@ fn a_young_process_is_starting_until_it_has_answered() {
     let starting = scene.after(60, silent);
     assert_eq!(
         (starting.state, starting.findings.len()),
-        (BrokerState::Down, 0)
+        (BrokerState::Starting, 0)
     );
     assert!(
         starting.sentence.starts_with("Broker 2 is starting"),
@@ -194,7 +194,7 @@ fn a_young_process_is_starting_until_it_has_answered() {
     scene.broker = process(12, scene.now);
     assert_eq!(
         scene.after(STARTING.as_secs() - 5, silent).state,
-        BrokerState::Down
+        BrokerState::Starting
     );
     assert_eq!(scene.after(20, silent).state, BrokerState::Gray);
 }
@@ -208,7 +208,7 @@ fn a_young_process_that_has_served_and_no_longer_listens_ends() {
         broker.probes = known(probe(Some((Reason::Refused, false))), now)
     };
     let ending = scene.after(20, refused);
-    assert_eq!(ending.state, BrokerState::Down);
+    assert_eq!(ending.state, BrokerState::Closed);
     assert!(
         ending.sentence.contains("has not listened since")
             && ending.remedy.contains("it is shutting down"),
@@ -233,7 +233,7 @@ fn a_broker_that_refuses_is_not_healthy_because_another_listener_of_it_is_open()
     let mut scene = scene();
     scene.broker = process(11, scene.now);
     let starting = scene.after(5, refused);
-    assert_eq!(starting.state, BrokerState::Down);
+    assert_eq!(starting.state, BrokerState::Starting);
     assert!(
         starting.sentence.starts_with("Broker 2 is starting"),
         "{}",
@@ -264,7 +264,7 @@ fn a_restart_is_followed_until_the_broker_is_in_every_isr() {
     let down = scene.evaluate();
     assert_eq!(
         (down.state, down.findings.len(), down.evaluated.len()),
-        (BrokerState::Down, 0, 0)
+        (BrokerState::Ended, 0, 0)
     );
     scene.broker = process(11, scene.now);
     let back = scene.now;
@@ -272,7 +272,7 @@ fn a_restart_is_followed_until_the_broker_is_in_every_isr() {
         broker.probes = known(probe(Some((Reason::Refused, false))), now)
     };
     let starting = scene.after(3, refused);
-    assert_eq!(starting.state, BrokerState::Down);
+    assert_eq!(starting.state, BrokerState::Starting);
     assert!(
         starting.sentence.starts_with("Broker 2 is starting"),
         "{}",
@@ -323,9 +323,9 @@ fn a_restart_is_followed_until_the_broker_is_in_every_isr() {
         .collect();
     let expected = [
         "is gray (alive, not working)",
-        "is down",
+        "is down (its process has ended)",
         "restarted as process 11",
-        "is down",
+        "is starting",
         "is healthy",
         "recovered: it is in every ISR again",
     ];
