@@ -34,9 +34,13 @@ const COLLECTORS_ALONE: f64 = 2.5;
 /// What twelve brokers may cost, in units of one.
 const MANY_BROKERS: f64 = 7.0;
 
+/// The most resident memory, in MB, of the exporter as it is delivered.
+const MEMORY: f64 = 12.0;
+
 /// A cluster, and the exporter that watches it.
 struct Watched {
     cluster: Cluster,
+    brokers: i32,
     exporter: Process,
     port: u16,
     cpu_before: Duration,
@@ -51,26 +55,39 @@ impl Watched {
             ..ClusterOptions::new(VERSION)
         })?;
         cluster.create_topic("orders", 32, 1)?;
-        let cell: &Cell = cluster.cell();
-        let port = cell.free_ports(1)?[0];
-        let mut command = Command::new(KAFKA_VITALS);
-        command
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        let exporter = cell.spawn(command)?;
+        let (exporter, port) = start(KAFKA_VITALS, cluster.cell())?;
         let mut watched = Watched {
             cluster,
+            brokers,
             exporter,
             port,
             cpu_before: Duration::ZERO,
             scrapes: Vec::new(),
         };
+        watched.wait_until_all_is_read()?;
+        Ok(watched)
+    }
+
+    /// The same cluster with another build of the exporter instead.
+    fn with(self, program: &str) -> Result<Watched> {
+        drop(self.exporter);
+        let (exporter, port) = start(program, self.cluster.cell())?;
+        let mut watched = Watched {
+            exporter,
+            port,
+            ..self
+        };
+        watched.wait_until_all_is_read()?;
+        Ok(watched)
+    }
+
+    fn wait_until_all_is_read(&mut self) -> Result<()> {
         let names = [
             "deadlock_detected",
             "leader_partitions",
             "untracked_sockets",
         ];
+        let brokers = self.brokers;
         let read = |page: String| {
             (1..=brokers).all(|id| {
                 let series = |name| format!("kafka_vitals_{name}{{broker=\"{id}\"}}");
@@ -78,16 +95,16 @@ impl Watched {
             })
         };
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !watched.scrape().is_ok_and(read) {
+        while !self.scrape().is_ok_and(read) {
             ensure!(
                 Instant::now() < deadline,
                 "the exporter did not read everything"
             );
             sleep(Duration::from_millis(100));
         }
-        watched.scrapes.clear();
-        watched.cpu_before = watched.cpu()?;
-        Ok(watched)
+        self.scrapes.clear();
+        self.cpu_before = self.cpu()?;
+        Ok(())
     }
 
     fn scrape(&mut self) -> Result<String> {
@@ -111,6 +128,58 @@ impl Watched {
     fn megabytes(&self, field: &str) -> Result<f64> {
         status_megabytes(&self.exporter.pid().to_string(), field)
     }
+
+    /// The peak of its resident memory.
+    fn memory(&self, build: &str, bar: Bar) -> Result<Row> {
+        let of_memory = |field: &str| Ok((field.to_owned(), self.megabytes(field)?));
+        let fields = ["VmRSS", "RssAnon", "RssFile"];
+        Ok(Row {
+            subject: format!("at rest: peak resident memory, {build}"),
+            unit: "MB",
+            ours: self.megabytes("VmHWM")?,
+            floor: None,
+            bar,
+            beside: fields.into_iter().map(of_memory).collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn start(program: &str, cell: &Cell) -> Result<(Process, u16)> {
+    let port = cell.free_ports(1)?[0];
+    let mut command = Command::new(program);
+    command
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    Ok((cell.spawn(command)?, port))
+}
+
+/// Lets time pass, with a scrape of each every 15 s as Prometheus does it. Returns how long it took.
+fn rest(all: &mut [Watched], span: Duration) -> Result<Duration> {
+    let started = Instant::now();
+    while started.elapsed() < span {
+        for watched in &mut *all {
+            watched.scrape()?;
+        }
+        sleep(Duration::from_secs(15).min(span.saturating_sub(started.elapsed())));
+    }
+    Ok(started.elapsed())
+}
+
+/// What packages and the image have, built by `make static`, if it is of the same revision as the build that is measured.
+fn delivered() -> Option<String> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        _ => return None,
+    };
+    let folder = env!("CARGO_MANIFEST_DIR");
+    let program = format!("{folder}/dist/{architecture}/kafka-vitals");
+    let version = |program: &str| {
+        let output = Command::new(program).arg("--version").output().ok()?;
+        output.status.success().then_some(output.stdout)
+    };
+    (version(&program)? == version(KAFKA_VITALS)?).then_some(program)
 }
 
 pub fn run(bench: &Bench) -> Result<Vec<Row>> {
@@ -119,21 +188,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
     for watched in &mut all {
         watched.cpu_before = watched.cpu()?;
     }
-    let (span, started) = (
-        Duration::from_secs(bench.count(60, 5) as u64),
-        Instant::now(),
-    );
-    // Prometheus scrapes every 15 s.
-    while started.elapsed() < span {
-        for watched in &mut all {
-            watched.scrape()?;
-        }
-        sleep(Duration::from_secs(15).min(span.saturating_sub(started.elapsed())));
-    }
-    let took = started.elapsed();
+    let span = Duration::from_secs(bench.count(60, 5) as u64);
+    let took = rest(&mut all, span)?;
     let [one, twelve] = &all;
     let (share, share_of_many) = (one.share(took)?, twelve.share(took)?);
-    let of_memory = |field: &str| Ok((field.to_owned(), one.megabytes(field)?));
     let seconds = span.as_secs();
     let row = |subject: String, unit, ours, bar, beside| Row {
         subject,
@@ -143,27 +201,33 @@ pub fn run(bench: &Bench) -> Result<Vec<Row>> {
         bar,
         beside,
     };
-    let mut rows = vec![
-        row(
-            "at rest: peak resident memory".into(),
-            "MB",
-            one.megabytes("VmHWM")?,
-            Bar::Most(12.0),
-            ["VmRSS", "RssAnon", "RssFile"]
-                .into_iter()
-                .map(of_memory)
-                .collect::<Result<_>>()?,
-        ),
-        row(
-            "at rest: a scrape over HTTP, wall time".into(),
-            "ms",
-            median(one.scrapes.clone()),
-            Bar::None,
-            vec![],
-        ),
-    ];
-    let [one, twelve] = all;
+    let mut rows = vec![row(
+        "at rest: a scrape over HTTP, wall time".into(),
+        "ms",
+        median(one.scrapes.clone()),
+        Bar::None,
+        vec![],
+    )];
+    let [mut one, twelve] = all;
     drop(twelve);
+    // The bar is for what is delivered. Without that, it is for this build, which takes more: no figure goes without a bar.
+    let program = delivered();
+    let bar = match &program {
+        Some(_) => Bar::None,
+        None => Bar::Most(MEMORY),
+    };
+    rows.push(one.memory("`cargo build --release`", bar)?);
+    match program {
+        Some(program) => {
+            one = one.with(&program)?;
+            rest(std::slice::from_mut(&mut one), span)?;
+            rows.push(one.memory("`make static`, as delivered", Bar::Most(MEMORY))?);
+        }
+        None => bench.skip(
+            "the memory of the exporter as delivered",
+            "dist/ has no build of this revision: run `make static` before",
+        ),
+    }
     drop(one.exporter);
     let cell = one.cluster.cell();
 

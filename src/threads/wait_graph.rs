@@ -92,6 +92,18 @@ enum Lock<'a> {
     Reported,
 }
 
+impl Lock<'_> {
+    /// One of 64 bits, or all of them: a lock is not among others where none of these has its bit.
+    fn bit(self) -> u64 {
+        match self {
+            Lock::Monitor(address) | Lock::Synchronizer(address) => {
+                1 << (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+            }
+            Lock::Class(_) | Lock::Reported => u64::MAX,
+        }
+    }
+}
+
 /// A thread at one place: its name, its number in Java, and the hash of its stack.
 type ThreadAtPlace = (String, Option<u64>, u64);
 

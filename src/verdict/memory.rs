@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::finding::{BrokerState, FindingId, Forecasts, RestartRequired, Severity};
-use super::finding_state::FindingState;
+use super::finding_state::{FindingState, RuleResult};
 use super::forecast::Series;
+use super::known_faults::KnownFaults;
 use super::pauses::Pauses;
 use super::stalls::is_at_lock;
 use super::standing::Standing;
@@ -109,6 +110,7 @@ pub struct Memory {
     was_in_every_isr: bool,
     /// When the ISRs of all partitions that it leads were last complete.
     complete: Moment,
+    known_faults: KnownFaults,
 }
 
 /// Whether nothing listens: the broker is starting or shutting down. If the kernel shows a listener of the broker, the
@@ -154,6 +156,7 @@ pub fn young_since(broker: &BrokerSnapshot, now: Moment) -> Option<Moment> {
 
 impl Memory {
     pub fn update(&mut self, snapshot: &Snapshot, broker: &BrokerSnapshot, now: Moment) {
+        self.known_faults.update(&broker.broker);
         if let Some((count, at)) = broker.open_fds.last() {
             self.fds.push(at, *count as f64);
         }
@@ -264,6 +267,10 @@ impl Memory {
     pub fn share_paused(&self, broker: &BrokerSnapshot, now: Moment) -> Option<f64> {
         broker.jvm_pauses.fresh(now)?;
         self.pauses.share()
+    }
+
+    pub(super) fn known_faults(&self) -> RuleResult {
+        self.known_faults.result()
     }
 
     pub fn is_active(&self, id: FindingId) -> bool {

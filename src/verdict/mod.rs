@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod finding;
 pub mod finding_state;
 pub mod forecast;
+mod known_faults;
 mod last_words;
 pub mod liveness;
 pub mod memory;

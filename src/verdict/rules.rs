@@ -8,7 +8,6 @@ mod replication;
 mod requests;
 mod stalls;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::finding::FindingId;
@@ -21,7 +20,7 @@ use crate::model::{
     BrokerSnapshot, CollectorName, Deadlock, Loop, MissingThread, TcpState, ThreadReport,
     duration_text, seconds_text,
 };
-use crate::threads::known_issues::exposure::{exposures, may_have_ended, remedy};
+use crate::threads::known_issues::exposure::may_have_ended;
 use crate::threads::likely::{STANDS, likely_text};
 use crate::threads::stack;
 pub use case::Case;
@@ -463,33 +462,7 @@ fn accept_queue_full(case: &Case<'_>) -> RuleResult {
 }
 
 fn known_issue_exposed(case: &Case<'_>) -> RuleResult {
-    let broker = &case.broker.broker;
-    let Ok(known) = exposures(broker) else {
-        return Unknown;
-    };
-    if known.exposed.is_empty() {
-        return Absent;
-    }
-    let mut facts = vec![remedy(broker, known.release, &known.exposed).text()];
-    facts.extend(known.exposed.iter().map(|issue| {
-        let fixed = issue.fixed_after(known.release);
-        let fixed = fixed.map_or_else(String::new, |fixed| format!(", fixed in {fixed}"));
-        format!("{}: {}{fixed}", issue.key, issue.title)
-    }));
-    let mut perhaps: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (issue, why) in &known.perhaps {
-        perhaps.entry(*why).or_default().push(&issue.key);
-    }
-    for (why, issues) in perhaps {
-        facts.push(format!("perhaps {}: {why}", issues.join(", ")));
-    }
-    if known.not_searched > 0 {
-        facts.push(format!(
-            "{} other known faults were not searched in {}",
-            known.not_searched, known.release
-        ));
-    }
-    Present(facts)
+    case.memory.known_faults()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A deadlock as a drawing: its members one below the other, each arrow the lock that one wants from the next, and the
 //! last arrow back up to the first, so that it fits a phone. Blocked threads hang below the member that blocks them.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 
 use maud::{Markup, html};
@@ -128,35 +129,45 @@ fn members(deadlock: &Deadlock) -> Vec<Member> {
         .enumerate()
         .map(|(index, thread)| (thread.thread.as_str(), index.min(last)))
         .collect();
-    let held_by: HashMap<&str, &str> = deadlock
-        .waiting
-        .iter()
-        .map(|thread| (thread.thread.as_str(), thread.held_by.as_str()))
-        .collect();
-    let mut hanging: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let held_by = LazyCell::new(|| -> HashMap<&str, &str> {
+        let waiting = deadlock.waiting.iter();
+        waiting
+            .map(|thread| (thread.thread.as_str(), thread.held_by.as_str()))
+            .collect()
+    });
+    let mut hanging: BTreeMap<usize, Vec<(&str, bool)>> = BTreeMap::new();
     for thread in &deadlock.waiting {
         let mut holder = thread.held_by.as_str();
         let mut hops = 0;
-        while !at.contains_key(holder) && hops < HOPS {
+        let mut member = at.get(holder);
+        while member.is_none() && hops < HOPS {
             holder = held_by.get(holder).copied().unwrap_or_default();
             hops += 1;
+            member = at.get(holder);
         }
-        let through = if hops == 0 { "" } else { " (through others)" };
-        let name = format!("{}{through}", cut(&thread.thread, LABEL - through.len()));
         hanging
-            .entry(at.get(holder).copied().unwrap_or(last))
+            .entry(member.copied().unwrap_or(last))
             .or_default()
-            .push(name);
+            .push((&thread.thread, hops > 0));
     }
     let each = DRAWN / hanging.len().max(1);
-    for (index, mut names) in hanging {
-        if names.len() > each.max(1) {
-            let left = names.len() - (each.max(2) - 1);
-            names.truncate(each.max(2) - 1);
-            names.push(format!("and {left} more"));
-        }
+    for (index, threads) in hanging {
+        let drawn = match threads.len() > each.max(1) {
+            true => each.max(2) - 1,
+            false => threads.len(),
+        };
+        let names = threads.iter().take(drawn).map(|(name, through_others)| {
+            let through = if *through_others {
+                " (through others)"
+            } else {
+                ""
+            };
+            format!("{}{through}", cut(name, LABEL - through.len()))
+        });
+        let left = threads.len() - drawn;
+        let more = (left > 0).then(|| format!("and {left} more"));
         if let Some(member) = members.get_mut(index) {
-            member.waits = names;
+            member.waits = names.chain(more).collect();
         }
     }
     members

@@ -1,5 +1,7 @@
 //! The lines below a thread's header: frames and the locks between them.
 
+use std::sync::LazyLock;
+
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
 use super::{INDENT, State, Thread, cut_name, hex_at_start_of, trim_indent};
@@ -152,8 +154,7 @@ impl<'a> Thread<'a> {
 
     /// The text from the object on that stands beside the state, and the name of its holder where that comes first.
     fn beside_state(&self) -> Option<(&'a str, Option<&'a str>)> {
-        // HotSpot prints 16 digits, and nothing beside the state.
-        if self.attributes.contains(" tid=0x0000") {
+        if self.is_of_hotspot() {
             return None;
         }
         if self.is_of_jmx() {
@@ -185,19 +186,27 @@ impl<'a> Thread<'a> {
     /// The thread that holds what this one waits for, where the text names it beside the lock: its name, and its number in
     /// Java where that is printed.
     pub fn holder(&self) -> Option<(&'a str, Option<u64>)> {
-        let beside = self
-            .beside_state()
-            .and_then(|(object, holder)| match holder {
-                Some(name) => Some((name, None)),
-                None => owner(object),
-            });
+        let beside = || match self.beside_state()? {
+            (_, Some(name)) => Some((name, None)),
+            (object, None) => owner(object),
+        };
         let below = || {
             let at = memmem::find(self.body.as_bytes(), b" owned by ")?;
             let line = self.body.get(at..)?;
             owner(line.get(..memchr(b'\n', line.as_bytes()).unwrap_or(line.len()))?)
         };
-        let (name, number) = beside.or_else(below)?;
+        if self.is_of_hotspot() {
+            return None;
+        }
+        let (name, number) = beside().or_else(below)?;
         Some((cut_name(name), number))
+    }
+
+    /// Whether HotSpot itself printed the thread: with 16 digits, no lock beside the state, and no holder beside a lock.
+    fn is_of_hotspot(&self) -> bool {
+        static ADDRESS: LazyLock<memmem::Finder<'static>> =
+            LazyLock::new(|| memmem::Finder::new(" tid=0x0000"));
+        ADDRESS.find(self.attributes.as_bytes()).is_some()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use memchr::memmem;
 use serde::Deserialize;
 
 use super::{mend, wrapped};
@@ -29,16 +30,47 @@ pub fn mended(text: Cow<'_, str>) -> Cow<'_, str> {
     {
         return Cow::Owned(file.thread_dump.into_plain());
     }
-    let steps = [
-        wrapped::without_docker_json,
-        wrapped::without_line_prefix,
-        wrapped::without_jconsole_form,
-        mend::without_markup,
-        mend::with_line_breaks,
+    let text = after(text, wrapped::without_docker_json);
+    let text = after(text, wrapped::without_line_prefix);
+    let signs = Signs::of(text.as_bytes());
+    let steps: [(bool, Step); 3] = [
+        (signs.jconsole, wrapped::without_jconsole_form),
+        (signs.markup, mend::without_markup),
+        (true, mend::with_line_breaks),
     ];
-    steps
-        .iter()
-        .fold(text, |text, step| step(&text).map_or(text, Cow::Owned))
+    let steps = steps.into_iter().filter(|(is_needed, _)| *is_needed);
+    steps.fold(text, |text, (_, step)| after(text, step))
+}
+
+/// Returns None for a text that does not need it.
+type Step = fn(&str) -> Option<String>;
+
+fn after(text: Cow<'_, str>, step: Step) -> Cow<'_, str> {
+    step(&text).map_or(text, Cow::Owned)
+}
+
+/// What a text may need, wherever in it the sign of that is.
+#[derive(Default)]
+struct Signs {
+    jconsole: bool,
+    markup: bool,
+}
+
+impl Signs {
+    /// Searches for all signs in parts that the cache of the CPU holds: most dumps have none of them.
+    fn of(bytes: &[u8]) -> Signs {
+        const PART: usize = 16 << 10;
+        let jconsole = memmem::Finder::new(wrapped::JCONSOLE);
+        let mut signs = Signs::default();
+        for start in (0..bytes.len()).step_by(PART) {
+            // One that begins in the part may end beyond it.
+            let end = (start + PART + wrapped::JCONSOLE.len() - 1).min(bytes.len());
+            let part = bytes.get(start..end).unwrap_or_default();
+            signs.markup |= mend::has_markup(part);
+            signs.jconsole |= jconsole.find(part).is_some();
+        }
+        signs
+    }
 }
 
 /// The text of a JVM's own reply. Nothing is undone in it, because nobody has wrapped or pasted it, and each step of

@@ -20,20 +20,22 @@ const STATE: &[u8] = b"java.lang.Thread.State:";
 const WANTS: &[u8] = b"waiting to lock";
 const HELD: &[u8] = unread::HELD.as_bytes();
 
+/// Whether any of [`MARKUP`] may be in the text: all of them begin with `&` or, in UTF-8, with E2.
+pub(super) fn has_markup(bytes: &[u8]) -> bool {
+    memchr2(b'&', 0xe2, bytes).is_some()
+}
+
 /// The text with the characters that a page made of quotes and brackets. None where it has none of them, and for a text
 /// that is no dump.
 pub(super) fn without_markup(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let has = |part: &str| memmem::find(bytes, part.as_bytes()).is_some();
     let marked = ["&lt;0x", "&quot;", "&#34;", "\u{201d}", "\u{2013} "];
-    // Most dumps have neither byte, which is found out in one pass.
-    memchr2(b'&', 0xe2, bytes)?;
     if text.len() > LONGEST || !marked.into_iter().any(has) || !is_of_dump(text) {
         return None;
     }
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
-    // All of them begin with `&` or, in UTF-8, with E2.
     while let Some(at) = memchr2(b'&', 0xe2, rest.as_bytes()) {
         let (before, after) = rest.split_at(at);
         plain.push_str(before);

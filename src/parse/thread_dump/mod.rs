@@ -88,13 +88,24 @@ named! {
 impl State {
     /// Reads text that begins with the state's name as Java prints it.
     fn at_start_of(text: &str) -> Option<State> {
-        let end = text
-            .find(|c: char| !(c.is_ascii_uppercase() || c == '_'))
-            .unwrap_or(text.len());
-        let name = text.get(..end)?;
-        State::ALL
-            .into_iter()
-            .find(|state| state.name().eq_ignore_ascii_case(name))
+        let of_name = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'_';
+        let end = text.bytes().position(|byte| !of_name(&byte));
+        let name = text.as_bytes().get(..end.unwrap_or(text.len()))?;
+        // Each thread's is read more than once: by the first letter, only one name is compared with it.
+        let state = match name.first()? {
+            b'N' => State::New,
+            b'R' => State::Runnable,
+            b'B' => State::Blocked,
+            b'W' => State::Waiting,
+            b'T' if name.get(1) == Some(&b'I') => State::TimedWaiting,
+            b'T' => State::Terminated,
+            _ => return None,
+        };
+        state
+            .name()
+            .as_bytes()
+            .eq_ignore_ascii_case(name)
+            .then_some(state)
     }
 }
 
@@ -115,7 +126,27 @@ pub struct ReportedThread<'a> {
 const INDENT: [char; 4] = [' ', '\t', '\u{2022}', '\u{a0}'];
 
 fn trim_indent(line: &str) -> &str {
-    line.trim_start_matches(INDENT)
+    // A JVM prints no others than these two. Searching for all of them decodes each character.
+    let bytes = line.bytes();
+    let blanks = bytes
+        .take_while(|byte| matches!(byte, b' ' | b'\t'))
+        .count();
+    let rest = line.get(blanks..).unwrap_or_default();
+    match rest.as_bytes().first() {
+        Some(first) if !first.is_ascii() => rest.trim_start_matches(INDENT),
+        _ => rest,
+    }
+}
+
+/// As `str::trim_end`, without decoding the blanks that a JVM prints.
+fn trim_end(text: &str) -> &str {
+    let blanks = text.bytes().rev();
+    let blanks = blanks.take_while(u8::is_ascii_whitespace).count();
+    let rest = text.get(..text.len() - blanks).unwrap_or(text);
+    match rest.as_bytes().last() {
+        Some(last) if !last.is_ascii_graphic() => rest.trim_end(),
+        _ => rest,
+    }
 }
 
 /// Hexadecimal digits at the start of `text`, with or without `0x`: the number and how many bytes it took.

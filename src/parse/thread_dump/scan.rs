@@ -7,10 +7,10 @@
 
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
-use super::unread::{self, HELD, Start};
+use super::unread::{self, Blocked, HELD, Start};
 use super::{
     DumpError, Lock, LockKind, ReportedThread, Thread, ThreadDump, cut_name, hex_at_start_of,
-    trim_indent,
+    trim_end, trim_indent,
 };
 
 /// Finds every dump in `text`, in order. Time and memory are linear in its length; a thread takes 64 bytes beside the text.
@@ -38,9 +38,14 @@ pub fn parse_at_most(text: &str, most: usize) -> Result<Vec<ThreadDump<'_>>, Dum
     let mut head = None;
     let mut chunk_start = 0;
     let mut held_at = Vec::new();
+    let mut blocked = Blocked::default();
     while let Some(open) = quote {
-        let line_start = memrchr(b'\n', &bytes[chunk_start..open])
-            .map_or(chunk_start, |end| chunk_start + end + 1);
+        let line_start = match open.checked_sub(1).and_then(|before| bytes.get(before)) {
+            // Nearly every name begins its line.
+            Some(b'\n') => open,
+            _ => memrchr(b'\n', &bytes[chunk_start..open])
+                .map_or(chunk_start, |end| chunk_start + end + 1),
+        };
         let line_end = memchr(b'\n', &bytes[open..]).map_or(bytes.len(), |length| open + length);
         let (mut first, mut last) = (None, None);
         quote = quotes.next();
@@ -66,23 +71,33 @@ pub fn parse_at_most(text: &str, most: usize) -> Result<Vec<ThreadDump<'_>>, Dum
         if let Some(next) = Scanner::head(before, name, after.trim_end_matches('\r')) {
             scanner.chunk(head.replace(next), &text[chunk_start..line_start], false);
             chunk_start = (line_end + 1).min(bytes.len());
+            blocked.search(bytes, line_start, BLOCK);
             if scanner.exceeded {
                 return Err(DumpError::TooMany { most });
             }
         }
     }
+    blocked.search(bytes, bytes.len(), 0);
     scanner.chunk(head, &text[chunk_start..], true);
     scanner.close_dump();
     if scanner.exceeded {
         return Err(DumpError::TooMany { most });
     }
-    unread::count(bytes, &held_at, &mut scanner.dumps, &scanner.starts);
+    unread::count(
+        blocked.places(bytes),
+        &held_at,
+        &mut scanner.dumps,
+        &scanner.starts,
+    );
     if scanner.dumps.is_empty() {
         Err(no_dump(bytes))
     } else {
         Ok(scanner.dumps)
     }
 }
+
+/// The text is searched for blocked threads in parts of so many bytes, while they are in the cache of the CPU.
+const BLOCK: usize = 16 << 10;
 
 fn no_dump(bytes: &[u8]) -> DumpError {
     let javacore = ["0SECTION ", "3XMTHREADINFO ", "1LKDEADLOCK "];
@@ -106,22 +121,24 @@ fn has_quoted_value(after: &str) -> bool {
 
 /// Whether the text after a quoted name is the rest of a thread's header.
 fn begins_attributes(after: &str) -> bool {
-    const FIRST: [&str; 11] = [
-        "#",
-        "prio=",
-        "daemon ",
-        "os_prio=",
-        "tid=",
-        "nid=",
-        "- Thread t@",
-        "id=",
-        "Id=",
-        "cpu=",
-        "virtual ",
-    ];
-    after
-        .strip_prefix(' ')
-        .is_some_and(|first| FIRST.iter().any(|attribute| first.starts_with(attribute)))
+    let Some(first) = after.strip_prefix(' ') else {
+        return false;
+    };
+    let attribute = match first.as_bytes().first() {
+        Some(b'#') => return true,
+        Some(b'p') => "prio=",
+        Some(b'd') => "daemon ",
+        Some(b'o') => "os_prio=",
+        Some(b't') => "tid=",
+        Some(b'n') => "nid=",
+        Some(b'-') => "- Thread t@",
+        Some(b'i') => "id=",
+        Some(b'I') => "Id=",
+        Some(b'c') => "cpu=",
+        Some(b'v') => "virtual ",
+        _ => return false,
+    };
+    first.starts_with(attribute)
 }
 
 /// A line that begins with a quoted name.
@@ -396,15 +413,19 @@ fn prints_end(dump: &ThreadDump<'_>) -> bool {
 
 /// Whether the last line that is not blank belongs to a stack.
 fn ends_like_a_stack(chunk: &str) -> bool {
-    let chunk = chunk.trim_end();
+    let chunk = trim_end(chunk);
     let last = chunk
         .get(memrchr(b'\n', chunk.as_bytes()).map_or(0, |end| end + 1)..)
         .unwrap_or("");
     let last = trim_indent(last);
-    ["at ", "- ", "java.lang.Thread.State: ", "No compile task"]
-        .iter()
-        .any(|start| last.starts_with(start))
-        || last.is_empty()
+    match last.as_bytes().first() {
+        None => true,
+        Some(b'a') => last.starts_with("at "),
+        Some(b'-') => last.starts_with("- "),
+        Some(b'j') => last.starts_with("java.lang.Thread.State: "),
+        Some(b'N') => last.starts_with("No compile task"),
+        Some(_) => false,
+    }
 }
 
 /// The place of the first line that ends a stack.

@@ -2,6 +2,7 @@
 //! counted for that, less those that were read.
 
 use std::fmt;
+use std::ops::Range;
 
 use memchr::memmem;
 
@@ -79,9 +80,56 @@ pub(super) fn anywhere(bytes: &[u8]) -> Unread {
     }
 }
 
-/// Counts what was not read of each dump. `held_at` has the places of [`HELD`].
+/// The parts of a text that have [`BLOCKED`]: few of them do.
+pub(super) struct Blocked {
+    finder: memmem::Finder<'static>,
+    parts: Vec<Range<usize>>,
+    /// Up to where the text was searched.
+    searched: usize,
+}
+
+impl Default for Blocked {
+    fn default() -> Blocked {
+        Blocked {
+            finder: memmem::Finder::new(BLOCKED),
+            parts: Vec::new(),
+            searched: 0,
+        }
+    }
+}
+
+impl Blocked {
+    /// Searches on up to `end`, if that is at least so many bytes.
+    pub(super) fn search(&mut self, bytes: &[u8], end: usize, least: usize) {
+        let part = self.searched..end;
+        if part.len() < least {
+            return;
+        }
+        self.searched = end;
+        if self.places_in(bytes, &part).next().is_some() {
+            self.parts.push(part);
+        }
+    }
+
+    /// Every place where it begins.
+    pub(super) fn places(&self, bytes: &[u8]) -> impl Iterator<Item = usize> {
+        self.parts
+            .iter()
+            .flat_map(|part| self.places_in(bytes, part))
+    }
+
+    fn places_in(&self, bytes: &[u8], part: &Range<usize>) -> impl Iterator<Item = usize> {
+        let start = part.start;
+        // One that begins in the part may end beyond it.
+        let end = (part.end + BLOCKED.len() - 1).min(bytes.len());
+        let bytes = bytes.get(start..end).unwrap_or_default();
+        self.finder.find_iter(bytes).map(move |at| start + at)
+    }
+}
+
+/// Counts what was not read of each dump. The places are those of [`BLOCKED`] and [`HELD`].
 pub(super) fn count(
-    bytes: &[u8],
+    blocked_at: impl Iterator<Item = usize>,
     held_at: &[usize],
     dumps: &mut [ThreadDump<'_>],
     starts: &[Start],
@@ -91,7 +139,7 @@ pub(super) fn count(
         let started = starts.partition_point(|start| start.at <= at);
         started.saturating_sub(1)
     };
-    for at in memmem::find_iter(bytes, BLOCKED) {
+    for at in blocked_at {
         if let Some(dump) = dumps.get_mut(dump_at(at)) {
             dump.unread.blocked += 1;
         }

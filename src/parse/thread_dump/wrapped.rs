@@ -27,7 +27,10 @@ pub(super) fn without_docker_json(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// The threads that are in JConsole's form, each with its header on one line. None for another text.
+/// What stands in each thread in JConsole's form.
+pub(super) const JCONSOLE: &[u8] = b"\nTotal blocked: ";
+
+/// The threads that are in JConsole's form, each with its header on one line. For a text that has [`JCONSOLE`].
 ///
 /// ```text
 /// Name: a
@@ -39,7 +42,6 @@ pub(super) fn without_docker_json(text: &str) -> Option<String> {
 ///    - locked x.E@40
 /// ```
 pub(super) fn without_jconsole_form(text: &str) -> Option<String> {
-    memmem::find(text.as_bytes(), b"\nTotal blocked: ")?;
     let mut plain = String::with_capacity(text.len());
     let (mut lines, mut number, mut in_stack) = (text.lines().peekable(), 0, false);
     while let Some(line) = lines.next() {

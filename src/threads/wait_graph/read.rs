@@ -72,7 +72,11 @@ impl<'a> WaitGraph<'_, 'a> {
             return;
         }
         let mut owners: Vec<Option<usize>> = vec![None; wanted.len()];
+        let bits = wanted.iter().fold(0, |bits, lock| bits | lock.bit());
         let mut holds = |lock: Lock<'a>, index| {
+            if lock.bit() & bits == 0 {
+                return;
+            }
             if let Ok(at) = wanted.binary_search(&lock) {
                 owners[at].get_or_insert(index);
             }
