@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use kafka_vitals::model::Moment;
 use kafka_vitals::threads::pools::Pool;
-use kafka_vitals::threads::progress::{ProgressDetector, Sample, is_clock};
+use kafka_vitals::threads::progress::{ProgressDetector, Sample};
 
 /// Returns the suspected threads by name with the milliseconds of their first suspicion, and the number of evaluated
 /// passes: each `every`-th one, as when a pass costs so much that the interval of the round grows.
@@ -20,7 +20,6 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
     let mut totals = vec![(0_u64, 0_u64); names.len()];
     let (mut detector, mut suspected, mut passes) =
         (ProgressDetector::default(), BTreeMap::new(), 0);
-    let mut clocks_due = 0;
     for (row_number, mut row) in rows.enumerate() {
         let ms: u64 = row.next().unwrap().parse().unwrap();
         let (mut samples, mut states) = (Vec::new(), BTreeMap::new());
@@ -46,14 +45,7 @@ fn replay(file: &str, every: usize) -> (BTreeMap<String, u64>, usize) {
         if row_number % every != 0 {
             continue;
         }
-        // As the collector does: the reapers once a second.
-        let with_clocks = ms + 50 >= clocks_due;
-        if with_clocks {
-            clocks_due = ms + 1000;
-        } else {
-            samples.retain(|sample| !is_clock(sample.pool));
-        }
-        let asked = detector.take(Moment(ms), &samples, with_clocks);
+        let asked = detector.take(Moment(ms), &samples);
         let states: Vec<_> = asked
             .into_iter()
             .map(|thread| (thread, states[&thread]))

@@ -70,13 +70,7 @@ pub enum RunsOn {
     SharedThread,
     /// On a thread of its own, for reads that may take more than some milliseconds.
     OwnThread,
-    /// On the shared thread after a run that was short, else on a thread of its own: to start one costs more than a short
-    /// run.
-    SharedThreadWhileShort,
 }
-
-/// A run that took longer, with the wait for its turn, is not short.
-const SHORT: Duration = Duration::from_millis(20);
 
 /// A reading older than this many intervals of its collector says nothing of now.
 const VALID_INTERVALS: u32 = 3;
@@ -258,15 +252,9 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
         C::CEILING_WHILE_SUSPECT.map(|ceiling| AdaptiveInterval::new(HURRIED, ceiling));
     let mut start = Instant::now();
     let mut last = start;
-    let mut was_short = false;
     loop {
-        let on_shared_thread = match C::RUNS_ON {
-            RunsOn::SharedThread => true,
-            RunsOn::OwnThread => false,
-            RunsOn::SharedThreadWhileShort => was_short,
-        };
-        let read = match on_shared_thread {
-            true => {
+        let read = match C::RUNS_ON {
+            RunsOn::SharedThread => {
                 let dumping = context.jvm.dumping();
                 let collect = move |collector: &mut C, now| {
                     if C::WAITS_FOR_DUMP && *dumping.borrow() > 0 && now < start + DUMP_PATIENCE {
@@ -278,7 +266,7 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
                     .repeat(start, Duration::ZERO, deadline, &name, collect)
                     .await
             }
-            false => {
+            RunsOn::OwnThread => {
                 let sooner = hurried.as_ref().map(|hurried| hurried.next(last));
                 tokio::select! {
                     () = tokio::time::sleep_until(start.into()) => {}
@@ -302,9 +290,7 @@ pub(super) async fn run<C: BlockingCollector>(context: BrokerContext) {
             }
             Err(failure) => Err(failure),
         };
-        let took = start.elapsed();
-        was_short = result.is_ok() && took <= SHORT;
-        publish::<C>(&context, result, interval.interval(), took).await;
+        publish::<C>(&context, result, interval.interval(), start.elapsed()).await;
         last = start;
         start = interval.next(start);
     }

@@ -138,9 +138,8 @@ pub(super) async fn run(context: BrokerContext) {
 }
 
 impl BlockingCollector for MetadataLogs {
-    // At rest it reads two records a second, which the kernel has just written. A sick disk delays the other readings once,
-    // for a moment; the next runs have a thread of their own until one is short again.
-    const RUNS_ON: RunsOn = RunsOn::SharedThreadWhileShort;
+    // A sick disk must not keep other readings from being taken.
+    const RUNS_ON: RunsOn = RunsOn::OwnThread;
 
     fn new(context: &BrokerContext) -> MetadataLogs {
         MetadataLogs {

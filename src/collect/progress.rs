@@ -313,18 +313,15 @@ pub struct ProgressCollector {
     /// Whether a thread that is followed has ended.
     one_ended: bool,
     names: Arc<Names>,
-    /// Those that each pass reads, and how many more a full one does whose progress counts.
     followed: Vec<(u32, Pool)>,
-    clocks: usize,
     /// None where the collector is switched off.
     pools: Option<Pools>,
-    /// Those that a full pass reads.
     pooled: Vec<(u32, Pool)>,
     /// The names of all threads of pools, by the kernel's id.
     named: BTreeMap<u32, Arc<str>>,
     /// Those that have ended since the last pass.
     ended: Vec<(u32, Arc<str>)>,
-    full_due: Moment,
+    pools_due: Moment,
     detector: ProgressDetector,
     pauses: Pauses,
 }
@@ -359,12 +356,11 @@ impl ProgressCollector {
             one_ended: false,
             names: Arc::default(),
             followed: Vec::new(),
-            clocks: 0,
             pools: pools.then(Pools::default),
             pooled: Vec::new(),
             named: BTreeMap::new(),
             ended: Vec::new(),
-            full_due: Moment::default(),
+            pools_due: Moment::default(),
             detector: ProgressDetector::default(),
             pauses,
         }
@@ -373,12 +369,11 @@ impl ProgressCollector {
     /// Reads once. Blocking, but only as long as the kernel takes to answer. `names` are those of the newest dump.
     pub fn pass(&mut self, names: &Arc<Names>) -> Pass {
         let now = self.clock.now();
-        let is_full = now.plus(EARLY) >= self.full_due;
-        if is_full {
-            self.full_due = now.plus(pools::EVERY);
+        let pools_due = self.pools.is_some() && now.plus(EARLY) >= self.pools_due;
+        if pools_due {
+            self.pools_due = now.plus(pools::EVERY);
         }
-        let pools_due = is_full && self.pools.is_some();
-        let sampled = self.sample(names, is_full).map_err(|error| {
+        let sampled = self.sample(names, pools_due).map_err(|error| {
             // The next pass starts from nothing.
             self.tasks = None;
             self.named.clear();
@@ -402,11 +397,11 @@ impl ProgressCollector {
         }
     }
 
-    /// Returns no report where no progress can be evaluated, and in a full pass the times of the pools, where they are wanted.
+    /// Returns no report where no progress can be evaluated, and the times of the pools where they are wanted.
     fn sample(
         &mut self,
         names: &Arc<Names>,
-        is_full: bool,
+        with_pools: bool,
     ) -> Result<(Option<ProgressReport>, Option<PoolTimes>), ProcError> {
         let key = self.broker.process;
         let mut tasks = match self.tasks.take() {
@@ -433,8 +428,7 @@ impl ProgressCollector {
         let now = self.clock.now();
         let mut samples = Vec::with_capacity(self.followed.len());
         let mut of_pools = Vec::new();
-        let with_pools = is_full && self.pools.is_some();
-        let threads = if is_full {
+        let threads = if with_pools {
             &self.pooled
         } else {
             &self.followed
@@ -461,11 +455,9 @@ impl ProgressCollector {
         let pools = self.pools.as_mut().filter(|_| with_pools);
         let times = pools.map(|pools| pools.add(now, &of_pools, is_alive));
         // Then the next pass scans for its successor.
-        let left_out = if is_full { 0 } else { self.clocks };
-        let expected = self.followed.len() + self.clocks;
-        self.one_ended = samples.len() + left_out < expected;
+        self.one_ended = samples.len() < self.followed.len();
         let mut states = Vec::new();
-        for thread in self.detector.take(now, &samples, is_full) {
+        for thread in self.detector.take(now, &samples) {
             states.extend(tasks.state(thread)?.map(|state| (thread, state)));
         }
         let suspects = self.detector.suspects(&states);
@@ -477,15 +469,11 @@ impl ProgressCollector {
         });
         let report = ProgressReport {
             suspects: suspects.collect(),
-            threads: (samples.len() + left_out) as u64,
+            threads: samples.len() as u64,
         };
         self.tasks = Some(tasks);
-        let moves = samples.iter().any(|sample| must_move(sample.pool));
-        let has_clock = match is_full {
-            true => samples.iter().any(|sample| is_clock(sample.pool)),
-            false => self.clocks > 0,
-        };
-        let report = (moves && has_clock).then_some(report);
+        let known = |wanted: fn(Pool) -> bool| samples.iter().any(|sample| wanted(sample.pool));
+        let report = (known(must_move) && known(is_clock)).then_some(report);
         Ok((report, times))
     }
 
@@ -511,11 +499,7 @@ impl ProgressCollector {
             .filter(|(_, pool)| with_pools || is_followed(*pool))
             .collect();
         let followed = self.pooled.iter().filter(|(_, pool)| is_followed(*pool));
-        let (clocks, followed): (Vec<_>, Vec<_>) =
-            followed.copied().partition(|(_, pool)| is_clock(*pool));
-        (self.clocks, self.followed) = (clocks.len(), followed);
-        // The rate of a new clock is to be known soon.
-        self.full_due = Moment::default();
+        self.followed = followed.copied().collect();
         // In ascending order, as the tasks are.
         let pooled = &self.pooled;
         tasks.keep_only(|thread| {
@@ -555,8 +539,8 @@ impl ProgressCollector {
     }
 }
 
-/// Whether the progress of the pool's threads counts: those for which it can be evaluated, those that use disks, and the
-/// reapers. These show whether the JVM runs, for which a full pass each second suffices.
+/// Whether threads of a pool are read in each pass: those whose progress can be evaluated, those that use disks, and the
+/// reapers, which show whether the JVM runs.
 fn is_followed(pool: Pool) -> bool {
     uses_disks(pool) || shows_rhythm(pool) || is_clock(pool)
 }

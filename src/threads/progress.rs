@@ -97,8 +97,6 @@ pub fn is_clock(pool: Pool) -> bool {
 pub struct ProgressDetector {
     now: Moment,
     threads: BTreeMap<u32, Track>,
-    /// How many of them are clocks.
-    clocks: usize,
 }
 
 #[derive(Debug)]
@@ -152,15 +150,10 @@ impl Gain {
 }
 
 impl ProgressDetector {
-    /// Takes in one pass and forgets threads that are not in it. The clocks may be left out of most passes: their rate is
-    /// known from those of the last seconds. Returns the threads whose state [`ProgressDetector::suspects`] needs.
-    pub fn take(&mut self, now: Moment, samples: &[Sample], with_clocks: bool) -> Vec<u32> {
+    /// Takes in one pass and forgets threads that are not in it. Returns those whose state
+    /// [`ProgressDetector::suspects`] needs.
+    pub fn take(&mut self, now: Moment, samples: &[Sample]) -> Vec<u32> {
         self.now = now;
-        let mut left_out = self.clocks;
-        if with_clocks {
-            let clocks = samples.iter().filter(|sample| is_clock(sample.pool));
-            (self.clocks, left_out) = (clocks.count(), 0);
-        }
         for sample in samples {
             let track = self.threads.entry(sample.thread);
             let track = track.or_insert_with(|| Track::new(sample.pool));
@@ -169,12 +162,10 @@ impl ProgressDetector {
             }
             track.add(now, sample);
         }
-        if self.threads.len() > samples.len() + left_out {
+        if self.threads.len() > samples.len() {
             let is_newest = |point: &Point| point.at == now;
-            self.threads.retain(|_, track| {
-                let is_left_out = !with_clocks && is_clock(track.pool);
-                is_left_out || track.points.back().is_some_and(is_newest)
-            });
+            self.threads
+                .retain(|_, track| track.points.back().is_some_and(is_newest));
         }
         // Fetchers of an idle cluster are silent, and must not take the places of those that make no progress.
         let [first, silent] = [false, true].map(|only_silent| {
@@ -192,9 +183,7 @@ impl ProgressDetector {
     /// in the same order.
     pub fn suspects(&mut self, states: &[(u32, char)]) -> Vec<(u32, Pool)> {
         let now = self.now;
-        // Nearly always there is no candidate.
-        let runs = self.threads.values().any(|track| track.candidate)
-            && self.clock().is_some_and(|rate| rate >= LEAST_CLOCK);
+        let runs = self.clock().is_some_and(|rate| rate >= LEAST_CLOCK);
         let mut suspected = Vec::new();
         for (thread, track) in &mut self.threads {
             let asleep = track.candidate && states.binary_search(&(*thread, 'S')).is_ok();

@@ -6,7 +6,6 @@ use super::*;
 struct Simulation {
     detector: ProgressDetector,
     now: u64,
-    clocks_due: u64,
     threads: Vec<Thread>,
 }
 
@@ -53,7 +52,6 @@ impl Simulation {
         Simulation {
             detector: ProgressDetector::default(),
             now: 0,
-            clocks_due: 0,
             threads,
         }
     }
@@ -66,16 +64,10 @@ impl Simulation {
             }
         }
         self.now += gap;
-        // The reapers are read once a second.
-        let with_clocks = self.now >= self.clocks_due;
-        if with_clocks {
-            self.clocks_due = self.now + 1000;
-        }
         let samples: Vec<Sample> = self
             .threads
             .iter()
             .enumerate()
-            .filter(|(_, t)| with_clocks || !is_clock(t.pool))
             .map(|(i, t)| Sample {
                 thread: i as u32,
                 pool: t.pool,
@@ -83,7 +75,7 @@ impl Simulation {
                 switches: t.switches,
             })
             .collect();
-        let asked = self.detector.take(Moment(self.now), &samples, with_clocks);
+        let asked = self.detector.take(Moment(self.now), &samples);
         let states: Vec<_> = asked
             .iter()
             .map(|i| (*i, self.threads[*i as usize].state))
@@ -316,7 +308,7 @@ mod properties {
                 let samples: Vec<Sample> = samples.into_iter()
                     .map(|(thread, pool, cpu, switches)| Sample { thread, pool: Pool::ALL[pool], cpu, switches })
                     .collect();
-                let asked = detector.take(now, &samples, true);
+                let asked = detector.take(now, &samples);
                 let states: Vec<_> = asked.iter().map(|thread| (*thread, 'S')).collect();
                 prop_assert!(detector.suspects(&states).len() <= samples.len());
             }
@@ -371,7 +363,7 @@ fn the_time_in_the_kernel_starts_when_the_thread_stops_computing() {
             cpu: ms.min(6_000) * 1_000_000,
             switches: 7,
         };
-        let asked = detector.take(Moment(ms), &[sample], true);
+        let asked = detector.take(Moment(ms), &[sample]);
         let state = if ms < 6_000 { 'R' } else { 'D' };
         let states: Vec<_> = asked.iter().map(|thread| (*thread, state)).collect();
         if !detector.suspects(&states).is_empty() {
