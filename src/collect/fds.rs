@@ -110,12 +110,16 @@ impl Walked {
     /// The log dirs that the broker has given up.
     ///
     /// # Errors
-    /// If its locks have other names than its log dirs.
+    /// If its log dirs are uncertain, or its locks have other names than they.
     pub fn offline_log_dirs(&self, broker: &Broker) -> Result<Vec<PathBuf>, Failure> {
-        without_lock(&self.locks, broker).ok_or_else(|| {
-            let why = "its locks of log dirs have other names than the log dirs";
-            Failure::new(Reason::Absent, format!("{}: {why}", broker.name()))
-        })
+        let failure = |why: &str| Failure::new(Reason::Absent, format!("{}: {why}", broker.name()));
+        if broker.log_dirs_uncertain {
+            return Err(failure(
+                "which log dirs it started with is uncertain: its server.properties was not read, or was changed since",
+            ));
+        }
+        without_lock(&self.locks, broker)
+            .ok_or_else(|| failure("its locks of log dirs have other names than the log dirs"))
     }
 }
 
@@ -129,19 +133,22 @@ pub fn read(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Result<Walked
     let visited = proc.visit_fd_links(pid, Deadline::after(budget), |_, link| {
         *count_of(&mut walked.kinds, link) += 1;
         walked.inodes.extend(proc::socket_inode(link));
-        if let Some(dir) = link.strip_suffix(b"/.lock")
-            && walked.locks.len() < MOST_LOCKS
-        {
-            walked
-                .locks
-                .push(Path::new(OsStr::from_bytes(dir)).to_owned());
-        }
+        walked
+            .locks
+            .extend(locked_dir(link).filter(|_| walked.locks.len() < MOST_LOCKS));
         ControlFlow::Continue(())
     });
     same_process(proc, broker.process)
         .and(visited)
         .map_err(|error| failure(broker, &error))?;
     Ok(walked)
+}
+
+/// The folder whose `.lock` is open. The broker keeps the lock of a file that somebody has deleted.
+fn locked_dir(link: &[u8]) -> Option<PathBuf> {
+    let file = link.strip_suffix(b" (deleted)").unwrap_or(link);
+    let dir = file.strip_suffix(b"/.lock")?;
+    Some(Path::new(OsStr::from_bytes(dir)).to_owned())
 }
 
 /// The log dirs that a broker has given up: Kafka locks each, and unlocks it only when it has failed, or at the end. None

@@ -113,7 +113,10 @@ fn read_files(proc: &ProcRoot, launch: &mut Launch, files: &Files, broker: &mut 
     match &launch.read {
         Some(properties) => interpret(properties, broker),
         // Without the file the defaults may not hold, but Kafka keeps a lock file open in each log folder.
-        None => broker.log_dirs = locked_folders(proc, pid, files),
+        None => {
+            broker.log_dirs = locked_folders(proc, pid, files);
+            broker.log_dirs_uncertain = true;
+        }
     }
     broker.log_dirs = broker
         .log_dirs
@@ -236,16 +239,19 @@ fn read_server_properties(
         let key = key.to_owned();
         return Err(DiscoveryError::LongValue { path, key });
     }
+    let is_newer = broker
+        .started
+        .is_some_and(|started| modified > (started.0 / 1000) as i64 + 1);
+    if launch.read.is_none() {
+        broker.log_dirs_uncertain = is_newer;
+    }
     let why = if launch
         .read
         .as_ref()
         .is_some_and(|before| *before != properties)
     {
         "the values read earlier are kept until a restart"
-    } else if broker
-        .started
-        .is_some_and(|started| modified > (started.0 / 1000) as i64 + 1)
-    {
+    } else if is_newer {
         "until a restart, the broker may run with other values"
     } else {
         ""

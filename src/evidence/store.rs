@@ -266,18 +266,23 @@ pub fn tidy(settings: &EvidenceSettings) -> Result<(), SaveError> {
 /// Whether this user may write to the folder, or create it in the nearest one above that exists.
 fn may_write(dir: &Path) -> Result<(), SaveError> {
     for folder in dir.ancestors() {
-        match accessat(
-            CWD,
-            folder,
-            Access::WRITE_OK | Access::EXEC_OK,
-            AtFlags::EACCESS,
-        ) {
+        match may_write_to(folder) {
             Ok(()) => return Ok(()),
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(SaveError::folder(folder, errno.into())),
         }
     }
     Ok(())
+}
+
+/// The older call ignores the capabilities of a user other than root. The newer one (faccessat2) is refused under systemd
+/// before 247, whose filter of system calls does not know it, so its refusal says nothing.
+fn may_write_to(folder: &Path) -> Result<(), Errno> {
+    let asked = |flags| accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, flags);
+    match asked(AtFlags::empty()) {
+        Err(Errno::ACCESS) => asked(AtFlags::EACCESS).map_err(|_| Errno::ACCESS),
+        answer => answer,
+    }
 }
 
 fn size(folder: &Folder) -> u64 {

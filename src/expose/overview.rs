@@ -121,8 +121,12 @@ fn of_brokers(view: &View, saved: &EvidenceStatus) -> Overview {
             };
             let found = diagnosis.findings.iter().filter(is_problem);
             let titles: Vec<String> = found.map(title).collect();
+            let how = match diagnosis.unseen.as_slice() {
+                [] => "answers".to_owned(),
+                unseen => format!("is healthy{}", as_far_as_seen(unseen)),
+            };
             sentence = format!(
-                "Broker {} answers, but: {}.",
+                "Broker {} {how}, but: {}.",
                 diagnosis.label,
                 titles.join("; ")
             );

@@ -138,6 +138,9 @@ pub struct Broker {
     pub min_insync_replicas: Option<u32>,
     #[serde(default)]
     pub features: Features,
+    /// Whether it may have started with other log dirs: the file was not read, or had been changed before it was read first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log_dirs_uncertain: bool,
     /// From `meta.properties`.
     #[serde(default)]
     pub cluster_id: Option<String>,

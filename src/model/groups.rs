@@ -131,6 +131,9 @@ pub struct Rebalance {
     pub state: GroupState,
     /// Since every answer has found it in a rebalance.
     pub since: Moment,
+    /// How many answers those are.
+    #[serde(default)]
+    pub answers: u32,
 }
 
 /// How many records of a topic a group has not committed yet, in all partitions for which it has committed an offset.

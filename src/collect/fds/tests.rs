@@ -66,3 +66,33 @@ fn a_log_dir_without_its_lock_has_been_given_up() {
     broker.roles = [crate::model::Role::Controller].into();
     assert_eq!(without_lock(&paths(&["/a"]), &broker), Some(Vec::new()));
 }
+
+#[test]
+fn a_lock_counts_though_its_file_was_deleted() {
+    for (link, expected) in [
+        ("/data/.lock", Some("/data")),
+        ("/data/.lock (deleted)", Some("/data")),
+        ("/data/t-0/a.lock", None),
+        ("/data/.lock.bak", None),
+    ] {
+        let dir = locked_dir(link.as_bytes());
+        assert_eq!(dir, expected.map(PathBuf::from), "{link}");
+    }
+}
+
+/// Another log dir in the file waits for the next restart: the broker has not given it up.
+#[test]
+fn without_the_settings_of_its_start_no_log_dir_is_offline() {
+    let walked = Walked {
+        locks: vec!["/a".into()],
+        ..Walked::default()
+    };
+    let mut broker = Broker {
+        log_dirs: vec!["/a".into(), "/new".into()],
+        ..Broker::default()
+    };
+    assert_eq!(walked.offline_log_dirs(&broker), Ok(vec!["/new".into()]));
+    broker.log_dirs_uncertain = true;
+    let failure = walked.offline_log_dirs(&broker).unwrap_err();
+    assert!(failure.message.contains("was changed since"), "{failure:?}");
+}

@@ -168,7 +168,9 @@ impl Asker {
         self.remembered(fetch, why)
     }
 
-    fn remembered(&self, fetch: Result<Probe, Failure>, why: Failure) -> Round {
+    fn remembered(&mut self, fetch: Result<Probe, Failure>, why: Failure) -> Round {
+        // Nobody knows what the groups do meanwhile.
+        self.rebalances = Arc::default();
         let known = self.known.as_ref();
         match known.filter(|_| !why.reason.is_of_access()) {
             Some(known) => Round {

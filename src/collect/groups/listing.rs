@@ -55,6 +55,7 @@ impl Listing {
                 group: Arc::clone(group),
                 state,
                 since: already.map_or(now, |one| one.since),
+                answers: already.map_or(1, |one| one.answers.saturating_add(1)),
             })
         };
         let all = self.groups.iter().filter_map(rebalance);
@@ -148,25 +149,26 @@ mod tests {
     #[test]
     fn a_rebalance_lasts_from_the_first_of_the_answers_that_all_have_it() {
         use GroupState::{CompletingRebalance, PreparingRebalance, Reconciling, Stable};
-        let of = |group: &str, state, since| Rebalance {
+        let of = |group: &str, state, since, answers| Rebalance {
             group: group.into(),
             state,
             since: Moment(since),
+            answers,
         };
         let first = listing(&[("a", PreparingRebalance), ("b", Stable), ("c", Reconciling)]);
         let first = first.rebalances(&[], Moment(30));
-        assert_eq!(*first, [of("a", PreparingRebalance, 30)]);
+        assert_eq!(*first, [of("a", PreparingRebalance, 30, 1)]);
         let second = listing(&[("a", CompletingRebalance), ("b", PreparingRebalance)]);
         let second = second.rebalances(&first, Moment(60));
         assert_eq!(
             *second,
             [
-                of("a", CompletingRebalance, 30),
-                of("b", PreparingRebalance, 60)
+                of("a", CompletingRebalance, 30, 2),
+                of("b", PreparingRebalance, 60, 1)
             ]
         );
         let third = listing(&[("a", Stable), ("b", PreparingRebalance)]);
         let third = third.rebalances(&second, Moment(90));
-        assert_eq!(*third, [of("b", PreparingRebalance, 60)]);
+        assert_eq!(*third, [of("b", PreparingRebalance, 60, 2)]);
     }
 }

@@ -9,6 +9,8 @@ use crate::sys::rooted::Rooted;
 
 /// Those that Kafka delivers have 4 KiB.
 const MOST_OF_FILE: usize = 256 << 10;
+/// As Linux has it.
+const LONGEST_PATH: usize = 4096;
 /// Files that are named.
 const MOST_FILES: usize = 16;
 /// Where log4j finds its settings: version 1, and both ways to write it for version 2.
@@ -119,6 +121,10 @@ fn substituted(file: &str, arguments: &[String]) -> String {
     let mut parts = file.split("${");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| {
+        // A path is shorter, and values may be long and named often.
+        if text.len() > LONGEST_PATH {
+            return text;
+        }
         let Some((name, rest)) = part.split_once('}') else {
             return text + "${" + part;
         };
@@ -214,5 +220,8 @@ mod tests {
             "/opt/logs/a.${env:HOST}.log"
         );
         assert_eq!(put("/a/${open"), "/a/${open");
+        let arguments = options(&[&format!("-Da={}", "x".repeat(10_000))]);
+        let many = substituted(&"${a}".repeat(10_000), &arguments);
+        assert_eq!(many.len(), 10_000);
     }
 }

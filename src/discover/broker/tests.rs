@@ -113,15 +113,25 @@ fn without_properties_open_locks_show_the_log_folders() {
 fn a_file_changed_after_the_start_is_a_problem() {
     let (_folder, proc) = host();
     let path = server(&proc, "broker.id=1\nzookeeper.connect=z\n");
-    let changed = || {
-        let problems = describe(&proc, KEY, &mut launch(), None).unwrap().problems;
-        problems
+    let changed = |launch: &mut Launch, earlier: Option<&Broker>| {
+        let broker = describe(&proc, KEY, launch, earlier).unwrap();
+        let is_said = broker
+            .problems
             .iter()
-            .any(|problem| problem.contains("was changed after the broker started"))
+            .any(|problem| problem.contains("was changed after the broker started"));
+        (is_said, broker)
     };
-    assert!(!changed());
+    let mut known = launch();
+    let (is_said, first) = changed(&mut known, None);
+    assert!(!is_said && !first.log_dirs_uncertain);
     fs::write(&path, "broker.id=1\nzookeeper.connect=z\nport=1\n").unwrap();
-    assert!(changed());
+    let (is_said, at_first) = changed(&mut launch(), None);
+    assert!(is_said && at_first.log_dirs_uncertain);
+    // What was read before the change is what it started with.
+    let (is_said, later) = changed(&mut known, Some(&first));
+    assert!(is_said && !later.log_dirs_uncertain);
+    let without_file = describe(&proc, KEY, &mut Launch::default(), None).unwrap();
+    assert!(without_file.log_dirs_uncertain);
 }
 
 #[test]

@@ -104,6 +104,26 @@ fn found(id: FindingId) -> Finding {
     }
 }
 
+/// A broker that nobody asks may not answer.
+#[test]
+fn the_headline_of_a_healthy_broker_with_a_problem_says_what_is_not_read() {
+    let healthy = (
+        BrokerState::Healthy,
+        vec![found(FindingId::CertificateExpiry)],
+        None,
+    );
+    let mut view = view(&[healthy]);
+    let headline = |view: &View| {
+        let overview = super::overview(view, &EvidenceStatus::default());
+        overview.sentences.join(" ")
+    };
+    let title = FindingId::CertificateExpiry.kind().title;
+    assert_eq!(headline(&view), format!("Broker 0 answers, but: {title}."));
+    Arc::make_mut(&mut view.diagnosis).brokers[0].unseen = vec!["no requests"];
+    let text = format!("Broker 0 is healthy as far as seen: no requests, but: {title}.");
+    assert_eq!(headline(&view), text);
+}
+
 #[test]
 fn what_would_not_be_seen_on_the_page_is_escaped() {
     let mut finding = found(FindingId::StalledPool);

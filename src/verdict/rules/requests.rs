@@ -83,6 +83,8 @@ pub(super) fn listener_unresponsive(case: &Case<'_>) -> RuleResult {
 
 /// A few members that join one after the other need some seconds each.
 const REBALANCES: Duration = Duration::from_secs(90);
+/// Where the broker is asked rarely, a few answers may find rebalances that have nothing to do with each other.
+const ANSWERS: u32 = 4;
 
 pub(super) fn stuck_group(case: &Case<'_>) -> RuleResult {
     let groups = &case.broker.groups;
@@ -95,7 +97,7 @@ pub(super) fn stuck_group(case: &Case<'_>) -> RuleResult {
     present_if(report.rebalances.iter().filter_map(|one| {
         let lasts = at.since(one.since);
         let group = cut(visible(&one.group).into_owned(), 64);
-        (lasts >= REBALANCES).then(|| {
+        (lasts >= REBALANCES && one.answers >= ANSWERS).then(|| {
             format!(
                 "group {group} has been in a rebalance for {}, now {}",
                 duration_text(lasts),

@@ -69,20 +69,28 @@ fn a_deadlock_names_the_groups_of_the_broker() {
 fn a_rebalance_that_does_not_end_is_found_and_accuses_no_broker() {
     let mut scene = scene();
     let since = scene.now;
-    let rebalances = move |broker: &mut BrokerSnapshot, now| {
-        let rebalances = [Rebalance {
-            group: "billing".into(),
-            state: GroupState::PreparingRebalance,
-            since,
-        }];
-        let report = GroupsReport {
-            rebalances: rebalances.into(),
-            ..coordinating(&["billing"])
-        };
-        broker.groups = known(report, now);
+    let rebalances = move |answers| {
+        move |broker: &mut BrokerSnapshot, now| {
+            let rebalances = [Rebalance {
+                group: "billing".into(),
+                state: GroupState::PreparingRebalance,
+                since,
+                answers,
+            }];
+            let report = GroupsReport {
+                rebalances: rebalances.into(),
+                ..coordinating(&["billing"])
+            };
+            broker.groups = known(report, now);
+        }
     };
-    assert_eq!(active(&scene.after(60, rebalances)), []);
-    let late = scene.after(60, rebalances);
+    assert_eq!(active(&scene.after(60, rebalances(4))), []);
+    assert_eq!(
+        active(&scene.after(60, rebalances(3))),
+        [],
+        "it is asked rarely"
+    );
+    let late = scene.after(1, rebalances(4));
     assert_eq!(
         facts_of(late, FindingId::StuckGroup).unwrap(),
         ["group billing has been in a rebalance for 2 min, now preparing_rebalance"]

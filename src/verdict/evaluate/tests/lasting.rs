@@ -230,9 +230,10 @@ fn a_broker_without_one_of_its_log_dirs_works_only_in_part() {
     let none = |broker: &mut BrokerSnapshot, now| broker.offline_log_dirs = known(vec![], now);
     assert_eq!(active(&scene.after(3, none)), []);
     // Its log may say it first.
-    let said = |broker: &mut BrokerSnapshot, now| {
+    let at = scene.now;
+    let said = move |broker: &mut BrokerSnapshot, now| {
         let line = LogLine {
-            at: now,
+            at,
             text: "Stopping serving replicas in dir /data1".into(),
             peer: None,
         };
@@ -249,6 +250,12 @@ fn a_broker_without_one_of_its_log_dirs_works_only_in_part() {
     };
     let facts = facts_of(scene.after(3, said), FindingId::LogDirFailed).unwrap();
     assert_eq!(facts, ["its log: Stopping serving replicas in dir /data1"]);
+    // Where it has all locks long after that, another broker writes to the same file.
+    let all_locked = |broker: &mut BrokerSnapshot, now| {
+        said(broker, now);
+        none(broker, now);
+    };
+    assert_eq!(active(&scene.after(20, all_locked)), []);
 }
 
 #[test]
