@@ -194,6 +194,13 @@ fn settings_are_read_as_the_process_sees_them() {
         .spawn()
         .unwrap();
     let proc = ProcRoot::new("/proc");
+    // Its command line appears a moment after its start.
+    while std::fs::read(format!("/proc/{}/cmdline", child.id()))
+        .unwrap()
+        .is_empty()
+    {
+        std::thread::yield_now();
+    }
     let read = settings::read(&proc, child.id()).unwrap().unwrap();
     let path = folder.path().canonicalize().unwrap();
     let expected = Settings {

@@ -99,13 +99,12 @@ fn stands<'a>(
         |thread: &&Thread<'_>| thread.state() == Some(State::Runnable) || is_outside(thread);
     // Any thread in Kafka's code that works may hold the lock whose holder is unknown.
     let may_hold = |thread: &&Thread<'_>| {
-        let serves = matches!(Pool::of(thread.name), Some(Pool::Network | Pool::Acceptor));
         let is_of_kafka = |frame: Frame<'_>| {
             let of = ["kafka.", "org.apache.kafka."];
             of.iter().any(|part| frame.class_method.starts_with(part))
         };
         let idle = || selects(thread) || is_idle_wait(thread);
-        !serves && works(thread) && !idle() && thread.frames().any(is_of_kafka)
+        works(thread) && !idle() && thread.frames().any(is_of_kafka)
     };
     let holder = || dumped.iter().find(may_hold).filter(|_| queued);
     let mut stall = Stall {
