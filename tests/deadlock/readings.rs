@@ -163,7 +163,8 @@ pub fn one_broker_stops_and_returns(cluster: &mut Cluster, exporter: &Exporter) 
         Duration::from_secs(15),
         || {
             let metrics = exporter.metrics();
-            metrics.success(218, "process") == Some(false)
+            metrics.state(218, "ended") == Some(1.0)
+                && metrics.success(218, "process").is_none()
                 && metrics.of("open_file_handles", 218).is_none()
                 && metrics.of("deadlock_detected", 218).is_none()
         },

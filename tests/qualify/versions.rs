@@ -73,7 +73,7 @@ fn it_is_reported_as_down(cluster: &Cluster, exporter: &Exporter) {
     wait_without(cluster);
     wait_for("its end to be reported", Duration::from_secs(15), || {
         let metrics = exporter.metrics();
-        metrics.success(SICK, "process") == Some(false)
+        metrics.state(SICK, "ended") == Some(1.0)
             && [
                 "open_file_handles",
                 "deadlock_detected",

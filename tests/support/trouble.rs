@@ -180,7 +180,7 @@ pub fn kill_and_start_again(cluster: &mut Cluster, exporter: &Exporter, id: i32)
     wait_for(
         "the killed process to be reported",
         Duration::from_secs(15),
-        || exporter.metrics().success(id, "process") == Some(false),
+        || exporter.metrics().state(id, "ended") == Some(1.0),
     );
     wait_for("the peers to be refused", Duration::from_secs(15), || {
         probed(exporter, id) == ([None; 2], [[Some(0.0), None]; 2])
