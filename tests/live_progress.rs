@@ -109,7 +109,7 @@ fn a_start_and_an_end_bring_no_warning_of_progress() {
     wait_for("the end to be reported", Duration::from_secs(20), || {
         exporter
             .metrics()
-            .get("broker_state{broker=\"1\",state=\"down\"}")
+            .get("broker_state{broker=\"1\",state=\"ended\"}")
             == Some(1.0)
     });
     cluster.start_again(1).unwrap();
