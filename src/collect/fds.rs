@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,9 +146,9 @@ pub fn read(proc: &ProcRoot, broker: &Broker, budget: Duration) -> Result<Walked
 
 /// The folder whose `.lock` is open. The broker keeps the lock of a file that somebody has deleted.
 fn locked_dir(link: &[u8]) -> Option<PathBuf> {
-    let file = link.strip_suffix(b" (deleted)").unwrap_or(link);
+    let file = proc::file_path(link).as_os_str().as_bytes();
     let dir = file.strip_suffix(b"/.lock")?;
-    Some(Path::new(OsStr::from_bytes(dir)).to_owned())
+    Some(OsStr::from_bytes(dir).into())
 }
 
 /// The log dirs that a broker has given up: Kafka locks each, and unlocks it only when it has failed, or at the end. None

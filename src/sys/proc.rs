@@ -21,7 +21,7 @@ mod hidden;
 mod parse;
 
 use super::lacking;
-pub use parse::{OpenFileLimits, Stat, Status, file_name, socket_inode};
+pub use parse::{OpenFileLimits, Stat, Status, file_name, file_path, socket_inode};
 pub(super) use parse::{lines, number, parse_stat, parse_status, words};
 use parse::{parse_kernel_release, parse_open_file_limits};
 

@@ -1,16 +1,14 @@
 //! Which files a broker writes its log to. Log4j keeps each file that its settings name open, so the open file handles show
 //! them all, whichever settings are in use and whatever they substitute.
 
-use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::Broker;
-use crate::sys::proc::{Deadline, ProcError, ProcRoot};
+use crate::sys::proc::{Deadline, ProcError, ProcRoot, file_path};
 
 /// A JVM opens its logs at the start, so they have low numbers.
 const MOST_FDS: usize = 4096;
@@ -67,8 +65,7 @@ pub(super) fn find(proc: &ProcRoot, broker: &Broker) -> Result<Destination, Proc
         if fd == "1" {
             output = String::from_utf8_lossy(link).into_owned();
         }
-        let link = link.strip_suffix(b" (deleted)").unwrap_or(link);
-        let link = Path::new(OsStr::from_bytes(link));
+        let link = file_path(link);
         let path = link
             .strip_prefix(&root)
             .map(|rest| Path::new("/").join(rest));

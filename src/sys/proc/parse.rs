@@ -136,10 +136,15 @@ pub fn socket_inode(link: &[u8]) -> Option<u64> {
     number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
 }
 
-/// Returns the file name in the link of an fd, without the kernel's ` (deleted)`.
-pub fn file_name(link: &[u8]) -> &[u8] {
+/// Returns the path in the link of an fd, without the kernel's ` (deleted)`.
+pub fn file_path(link: &[u8]) -> &Path {
     let link = link.strip_suffix(b" (deleted)").unwrap_or(link);
     Path::new(OsStr::from_bytes(link))
+}
+
+/// Returns the file name in the link of an fd.
+pub fn file_name(link: &[u8]) -> &[u8] {
+    file_path(link)
         .file_name()
         .map_or(b"".as_slice(), |name| name.as_bytes())
 }
