@@ -36,6 +36,12 @@ pub(super) fn is_of_jdk(frame: &str) -> bool {
     packages.iter().any(|package| frame.starts_with(package))
 }
 
+/// Whether the frame is of Kafka's own classes.
+pub(super) fn is_of_kafka(frame: &str) -> bool {
+    let packages = ["kafka.", "org.apache.kafka."];
+    packages.iter().any(|package| frame.starts_with(package))
+}
+
 /// The topmost frames of a thread that are searched for what it waits in.
 pub(super) const TOP: usize = 16;
 

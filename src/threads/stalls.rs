@@ -20,7 +20,7 @@ use super::known_issues;
 use super::peers::{Links, Still};
 use super::pools::Pool;
 use super::progress::must_move;
-use super::stack::{is_of_jdk, place_hash, stack_hash, top_frames};
+use super::stack::{is_of_jdk, is_of_kafka, place_hash, stack_hash, top_frames};
 use super::wait_graph::WaitGraph;
 use crate::model::text::{beginning, first_of};
 use crate::model::{FileCall, Moment, PoolFindings, Stall};
@@ -508,12 +508,7 @@ fn shared_frame<'a>(frames: &[Frame<'a>]) -> Option<&'a str> {
             .iter()
             .any(|p| method.starts_with(p))
     };
-    let is_kafka = |method: &&str| {
-        ["kafka.", "org.apache.kafka."]
-            .iter()
-            .any(|p| method.starts_with(p))
-            && !is_helper(method)
-    };
+    let is_kafka = |method: &&str| is_of_kafka(method) && !is_helper(method);
     let is_library = |method: &&str| is_of_jdk(method) || method.starts_with("scala.");
     methods
         .clone()

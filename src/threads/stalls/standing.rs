@@ -12,7 +12,7 @@ use crate::parse::thread_dump::{Frame, State, Thread};
 use crate::threads::peers::{Links, Still};
 use crate::threads::pools::Pool;
 use crate::threads::progress::must_move;
-use crate::threads::stack::top_frames;
+use crate::threads::stack::{is_of_kafka, top_frames};
 use crate::threads::wait_graph::{WaitGraph, is_exclusive_lock};
 
 /// A pool with more threads is not searched.
@@ -99,14 +99,11 @@ fn stands<'a>(
         |thread: &&Thread<'_>| thread.state() == Some(State::Runnable) || is_outside(thread);
     // Any thread in Kafka's code that works may hold the lock whose holder is unknown.
     let may_hold = |thread: &&Thread<'_>| {
-        let is_of_kafka = |frame: Frame<'_>| {
-            let of = ["kafka.", "org.apache.kafka."];
-            of.iter().any(|part| frame.class_method.starts_with(part))
-        };
         let idle = || selects(thread) || is_idle_wait(thread);
-        works(thread) && !idle() && thread.frames().any(is_of_kafka)
+        let mut frames = thread.frames();
+        works(thread) && !idle() && frames.any(|frame| is_of_kafka(frame.class_method))
     };
-    let holder = || dumped.iter().find(may_hold).filter(|_| queued);
+    let holder = || dumped.iter().filter(|_| queued).find(may_hold);
     let mut stall = Stall {
         pool: pool.name().to_owned(),
         threads: threads().map(|thread| thread.name.to_owned()).collect(),
