@@ -417,13 +417,13 @@ fn no_file(broker: &Broker, output: &str, settings: Option<Result<Settings, File
         ),
     };
     let remedy = match settings {
-        Some(Ok(Settings { path, files })) => {
+        Some(Ok(Settings { path, file })) => {
             let path = text::beginning(&path.display().to_string(), 200).to_owned();
-            match files.first() {
+            match file {
                 Some(file) => format!(
                     "its log4j settings ({path}) name {}, which it has not opened: see whether it may write there, and \
                      the beginning of its output, where log4j says why",
-                    text::beginning(file, 200)
+                    text::beginning(&file, 200)
                 ),
                 None => format!(
                     "its log4j settings ({path}) name no file; have them name one as well, so that its log can be followed"

@@ -11,8 +11,6 @@ use crate::sys::rooted::Rooted;
 const MOST_OF_FILE: usize = 256 << 10;
 /// As Linux has it.
 const LONGEST_PATH: usize = 4096;
-/// Files that are named.
-const MOST_FILES: usize = 16;
 /// Where log4j finds its settings: version 1, and both ways to write it for version 2.
 const OPTIONS: [&str; 3] = [
     "-Dlog4j.configuration=",
@@ -25,8 +23,8 @@ const OPTIONS: [&str; 3] = [
 pub(super) struct Settings {
     /// Where they are, as the broker sees it.
     pub path: PathBuf,
-    /// The files that they name, with what the command line sets in place of `${...}`.
-    pub files: Vec<String>,
+    /// The first file that they name, with what the command line sets in place of `${...}`.
+    pub file: Option<String>,
 }
 
 /// Reads the settings of a broker with its own rights. None where its command line names none.
@@ -38,9 +36,9 @@ pub(super) fn read(proc: &ProcRoot, pid: u32) -> Option<Result<Settings, FileErr
     let content = Rooted::of_process(proc, pid).and_then(|root| root.read(&path, MOST_OF_FILE));
     Some(content.map(|content| {
         let text = String::from_utf8_lossy(&content.bytes);
-        let files = files(&text).into_iter().take(MOST_FILES);
+        let file = files(&text).into_iter().next();
         Settings {
-            files: files.map(|file| substituted(&file, &arguments)).collect(),
+            file: file.map(|file| substituted(&file, &arguments)),
             path,
         }
     }))
@@ -48,15 +46,10 @@ pub(super) fn read(proc: &ProcRoot, pid: u32) -> Option<Result<Settings, FileErr
 
 /// The last option counts, as for Java.
 fn path_in(arguments: &[String]) -> Option<&Path> {
-    let option = |argument: &'_ String| -> Option<usize> {
-        let name = OPTIONS.iter().find(|name| argument.starts_with(*name))?;
-        Some(name.len())
-    };
-    let (argument, start) = arguments
-        .iter()
-        .rev()
-        .find_map(|argument| Some((argument, option(argument)?)))?;
-    let (_, value) = argument.split_at_checked(start)?;
+    let value = arguments.iter().rev().find_map(|argument| {
+        let mut options = OPTIONS.iter();
+        options.find_map(|option| argument.strip_prefix(option))
+    })?;
     // Of several the first one decides where the log goes, mostly.
     let first = list(value).next()?;
     let path = match first.strip_prefix("file:") {

@@ -153,20 +153,20 @@ fn where_a_log_goes_that_is_no_file() {
 #[test]
 fn settings_say_whether_a_file_is_missing() {
     let broker = Broker::unknown(ProcessKey::default());
-    let of = |files: &[&str]| Settings {
+    let of = |file: Option<&str>| Settings {
         path: "/etc/kafka/log4j.properties".into(),
-        files: files.iter().map(|file| (*file).to_owned()).collect(),
+        file: file.map(str::to_owned),
     };
     let missing = FileError::Missing {
         path: "/gone.yaml".into(),
     };
     for (settings, expected) in [
         (
-            Ok(of(&[])),
+            Ok(of(None)),
             "its log4j settings (/etc/kafka/log4j.properties) name no file; have them name one as well",
         ),
         (
-            Ok(of(&["/logs/server.log", "/logs/controller.log"])),
+            Ok(of(Some("/logs/server.log"))),
             "(/etc/kafka/log4j.properties) name /logs/server.log, which it has not opened",
         ),
         (
@@ -184,7 +184,7 @@ fn settings_say_whether_a_file_is_missing() {
 #[test]
 fn settings_are_read_as_the_process_sees_them() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "log4j.rootLogger=INFO, f\nlog4j.appender.f.File=${kafka.logs.dir}/server.log\n";
+    let text = "log4j.rootLogger=INFO, f, g\nlog4j.appender.f.File=${kafka.logs.dir}/server.log\nlog4j.appender.g.File=/g.log\n";
     std::fs::write(folder.path().join("log4j.properties"), text).unwrap();
     let mut child = Command::new("sh")
         .args(["-c", "read wait", "-Dkafka.logs.dir=/logs"])
@@ -205,7 +205,7 @@ fn settings_are_read_as_the_process_sees_them() {
     let path = folder.path().canonicalize().unwrap();
     let expected = Settings {
         path: path.join("log4j.properties"),
-        files: vec!["/logs/server.log".to_owned()],
+        file: Some("/logs/server.log".to_owned()),
     };
     assert_eq!(read, expected);
     assert!(settings::read(&proc, std::process::id()).is_none());
