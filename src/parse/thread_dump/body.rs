@@ -186,6 +186,9 @@ impl<'a> Thread<'a> {
     /// The thread that holds what this one waits for, where the text names it beside the lock: its name, and its number in
     /// Java where that is printed.
     pub fn holder(&self) -> Option<(&'a str, Option<u64>)> {
+        if self.is_of_hotspot() {
+            return None;
+        }
         let beside = || match self.beside_state()? {
             (_, Some(name)) => Some((name, None)),
             (object, None) => owner(object),
@@ -195,9 +198,6 @@ impl<'a> Thread<'a> {
             let line = self.body.get(at..)?;
             owner(line.get(..memchr(b'\n', line.as_bytes()).unwrap_or(line.len()))?)
         };
-        if self.is_of_hotspot() {
-            return None;
-        }
         let (name, number) = beside().or_else(below)?;
         Some((cut_name(name), number))
     }
