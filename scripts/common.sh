@@ -69,3 +69,27 @@ plain_tar() {
     tar --create --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
         --mode=go=rX,u+rw --directory="$1" "$2"
 }
+
+# server_properties ADDRESS LOG-DIR: prints the settings of a broker that is its own controller, as the delivery's tests use.
+server_properties() {
+    cat <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@$1:9093
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://$1:9092,CONTROLLER://$1:9093
+log.dirs=$2
+offsets.topic.replication.factor=1
+PROPERTIES
+}
+
+# log4j_properties FILE: prints the settings with which that broker logs to a file.
+log4j_properties() {
+    cat <<PROPERTIES
+log4j.rootLogger=INFO, file
+log4j.appender.file=org.apache.log4j.FileAppender
+log4j.appender.file.File=$1
+log4j.appender.file.layout=org.apache.log4j.PatternLayout
+log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
+PROPERTIES
+}

@@ -45,22 +45,8 @@ mount -t overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/layers" n
 mkdir -p "$work/root/opt/kafka" "$work/root/etc/kafka" "$work/root/data" "$work/root$jdk"
 chown 1000:1000 "$work/root/data"
 echo 'kafka:x:1000:1000::/data:/bin/sh' >>"$work/root/etc/passwd"
-cat >"$work/root/etc/kafka/server.properties" <<'PROPERTIES'
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@10.99.0.2:9093
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://10.99.0.2:9092,CONTROLLER://10.99.0.2:9093
-log.dirs=/data/log
-offsets.topic.replication.factor=1
-PROPERTIES
-cat >"$work/root/etc/kafka/log4j.properties" <<'PROPERTIES'
-log4j.rootLogger=INFO, file
-log4j.appender.file=org.apache.log4j.FileAppender
-log4j.appender.file.File=/data/server.log
-log4j.appender.file.layout=org.apache.log4j.PatternLayout
-log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
-PROPERTIES
+server_properties 10.99.0.2 /data/log >"$work/root/etc/kafka/server.properties"
+log4j_properties /data/server.log >"$work/root/etc/kafka/log4j.properties"
 cat >"$work/root/start" <<SH
 set -e
 java() { $jdk/bin/java -cp '/opt/kafka/*' -Dlog4j.configuration=file:/etc/kafka/log4j.properties "\$@"; }

@@ -146,20 +146,10 @@ spec:
       args:
         - |
           cat >/data/server.properties <<PROPERTIES
-          process.roles=broker,controller
-          node.id=1
-          controller.quorum.voters=1@\$ADDRESS:9093
-          controller.listener.names=CONTROLLER
-          listeners=PLAINTEXT://\$ADDRESS:9092,CONTROLLER://\$ADDRESS:9093
-          log.dirs=/data/log
-          offsets.topic.replication.factor=1
+$(server_properties "\$ADDRESS" /data/log | sed 's/^/          /')
           PROPERTIES
           cat >/data/log4j.properties <<PROPERTIES
-          log4j.rootLogger=INFO, file
-          log4j.appender.file=org.apache.log4j.FileAppender
-          log4j.appender.file.File=/data/server.log
-          log4j.appender.file.layout=org.apache.log4j.PatternLayout
-          log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
+$(log4j_properties /data/server.log | sed 's/^/          /')
           PROPERTIES
           run() { $java -Xmx256m -cp '/opt/kafka/*' -Dlog4j.configuration=file:/data/log4j.properties "\$@"; }
           run kafka.tools.StorageTool format -t vpuWoNYLTDuEPUXVxMdHpg -c /data/server.properties
