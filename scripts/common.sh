@@ -93,3 +93,10 @@ log4j.appender.file.layout=org.apache.log4j.PatternLayout
 log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
 PROPERTIES
 }
+
+# says_all_known CHECK METRICS: succeeds if that broker is healthy by check, nothing of it is unknown, and each collector
+# reads. Both are files.
+says_all_known() {
+    grep -q '^OK: ' "$1" && grep -q '^Broker 1: healthy' "$1" && ! grep -iE 'unknown|not read' "$1" || return 1
+    grep -q '^kafka_vitals_collector_success{.*} 1$' "$2" && ! grep '^kafka_vitals_collector_success{.*} 0$' "$2"
+}

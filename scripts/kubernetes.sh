@@ -196,8 +196,7 @@ address=$(exporter .status.podIP)
 get() { curl --silent --fail --max-time 3 "http://$address:10052$1"; }
 all_known() {
     get /check >"$work/check" && get /metrics >"$work/metrics" && cat "$work/check" || return 1
-    grep -q '^OK: ' "$work/check" && grep -q '^Broker 1: healthy' "$work/check" && ! grep -iE 'unknown|not read' "$work/check" || return 1
-    grep -q '^kafka_vitals_collector_success{.*} 1$' "$work/metrics" && ! grep '^kafka_vitals_collector_success{.*} 0$' "$work/metrics"
+    says_all_known "$work/check" "$work/metrics"
 }
 wait_for 120 "everything is known" all_known
 cat "$work/check"
