@@ -9,7 +9,6 @@ export HOME
 cache=${KAFKA_VITALS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals}
 
 # The lab's cache (lab/src/jars.rs): the brokers' jars, and as java-MAJOR the JDKs that a machine lacks.
-# shellcheck disable=SC2034 # used by those that source this
 lab_cache=${KAFKA_VITALS_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals-lab}
 
 # A JDK chosen by JAVA_HOME goes before Debian's.
@@ -70,7 +69,13 @@ plain_tar() {
         --mode=go=rX,u+rw --directory="$1" "$2"
 }
 
-# server_properties ADDRESS LOG-DIR: prints the settings of a broker that is its own controller, as the delivery's tests use.
+# Prints the folder with the jars of the broker beside which packages, image and pod are tested.
+broker_jars() {
+    [ -d "$lab_cache/3.9.1" ] || die "the jars of Kafka 3.9.1 are missing: cargo run -p lab -- up --kafka 3.9.1"
+    printf '%s\n' "$lab_cache/3.9.1"
+}
+
+# server_properties ADDRESS LOG-DIR: prints the settings of that broker, which is its own controller.
 server_properties() {
     cat <<PROPERTIES
 process.roles=broker,controller

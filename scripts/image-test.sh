@@ -12,10 +12,8 @@ cd "$(dirname "$0")/.."
 image=$(realpath dist/*-image.oci.tar) || die "no image in dist/: make dist"
 base=$cache/debian-12
 [[ -e $base/complete ]] || die "no Debian in $base: make package-test"
-kafka=3.9.1
-jars=$lab_cache/$kafka
+jars=$(broker_jars)
 jdk=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")
-[[ -d $jars ]] || die "the jars of Kafka $kafka are missing: cargo run -p lab -- up --kafka $kafka"
 
 work=$(mktemp -d)
 # runc: crun refuses hosts with cgroups of both kinds.

@@ -17,8 +17,7 @@ if [[ -z ${KAFKA_VITALS_INSIDE:-} ]]; then
 fi
 
 image=$(realpath dist/*-image.oci.tar) || die "no image in dist/: make dist"
-jars=$lab_cache/3.9.1
-[[ -d $jars ]] || die "the jars of Kafka 3.9.1 are missing: cargo run -p lab -- up --kafka 3.9.1"
+jars=$(broker_jars)
 java=$(readlink -f "$(command -v java)")
 # The broker's container has the folder /usr of this machine, and the settings to which the JDK there has links.
 [[ $java == /usr/* ]] || die "java is not below /usr"

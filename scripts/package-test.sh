@@ -9,10 +9,8 @@ cd "$(dirname "$0")/.."
 arch=$(architecture)
 deb=$(ls dist/*_"$arch".deb 2>/dev/null) || die "no .deb for $arch in dist/: make dist"
 rpm=$(ls dist/*."$(uname -m)".rpm)
-kafka=3.9.1
-jars=$lab_cache/$kafka
+jars=$(broker_jars)
 jdk=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")
-[[ -d $jars ]] || die "the jars of Kafka $kafka are missing: cargo run -p lab -- up --kafka $kafka"
 
 work=$(mktemp -d)
 nspawn=
