@@ -9,7 +9,6 @@ export HOME
 cache=${KAFKA_VITALS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals}
 
 # The lab's cache (lab/src/jars.rs): the brokers' jars, and as java-MAJOR the JDKs that a machine lacks.
-# shellcheck disable=SC2034 # used by those that source this
 lab_cache=${KAFKA_VITALS_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kafka-vitals-lab}
 
 # A JDK chosen by JAVA_HOME goes before Debian's.
@@ -68,4 +67,41 @@ debian_mirror() {
 plain_tar() {
     tar --create --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
         --mode=go=rX,u+rw --directory="$1" "$2"
+}
+
+# Prints the folder with the jars of the broker beside which packages, image and pod are tested.
+broker_jars() {
+    [ -d "$lab_cache/3.9.1" ] || die "the jars of Kafka 3.9.1 are missing: cargo run -p lab -- up --kafka 3.9.1"
+    printf '%s\n' "$lab_cache/3.9.1"
+}
+
+# server_properties ADDRESS LOG-DIR: prints the settings of that broker, which is its own controller.
+server_properties() {
+    cat <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@$1:9093
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://$1:9092,CONTROLLER://$1:9093
+log.dirs=$2
+offsets.topic.replication.factor=1
+PROPERTIES
+}
+
+# log4j_properties FILE: prints the settings with which that broker logs to a file.
+log4j_properties() {
+    cat <<PROPERTIES
+log4j.rootLogger=INFO, file
+log4j.appender.file=org.apache.log4j.FileAppender
+log4j.appender.file.File=$1
+log4j.appender.file.layout=org.apache.log4j.PatternLayout
+log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
+PROPERTIES
+}
+
+# says_all_known CHECK METRICS: succeeds if that broker is healthy by check, nothing of it is unknown, and each collector
+# reads. Both are files.
+says_all_known() {
+    grep -q '^OK: ' "$1" && grep -q '^Broker 1: healthy' "$1" && ! grep -iE 'unknown|not read' "$1" || return 1
+    grep -q '^kafka_vitals_collector_success{.*} 1$' "$2" && ! grep '^kafka_vitals_collector_success{.*} 0$' "$2"
 }

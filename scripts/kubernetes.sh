@@ -17,8 +17,7 @@ if [[ -z ${KAFKA_VITALS_INSIDE:-} ]]; then
 fi
 
 image=$(realpath dist/*-image.oci.tar) || die "no image in dist/: make dist"
-jars=$lab_cache/3.9.1
-[[ -d $jars ]] || die "the jars of Kafka 3.9.1 are missing: cargo run -p lab -- up --kafka 3.9.1"
+jars=$(broker_jars)
 java=$(readlink -f "$(command -v java)")
 # The broker's container has the folder /usr of this machine, and the settings to which the JDK there has links.
 [[ $java == /usr/* ]] || die "java is not below /usr"
@@ -146,20 +145,10 @@ spec:
       args:
         - |
           cat >/data/server.properties <<PROPERTIES
-          process.roles=broker,controller
-          node.id=1
-          controller.quorum.voters=1@\$ADDRESS:9093
-          controller.listener.names=CONTROLLER
-          listeners=PLAINTEXT://\$ADDRESS:9092,CONTROLLER://\$ADDRESS:9093
-          log.dirs=/data/log
-          offsets.topic.replication.factor=1
+$(server_properties "\$ADDRESS" /data/log | sed 's/^/          /')
           PROPERTIES
           cat >/data/log4j.properties <<PROPERTIES
-          log4j.rootLogger=INFO, file
-          log4j.appender.file=org.apache.log4j.FileAppender
-          log4j.appender.file.File=/data/server.log
-          log4j.appender.file.layout=org.apache.log4j.PatternLayout
-          log4j.appender.file.layout.ConversionPattern=[%d] %p %m (%c)%n
+$(log4j_properties /data/server.log | sed 's/^/          /')
           PROPERTIES
           run() { $java -Xmx256m -cp '/opt/kafka/*' -Dlog4j.configuration=file:/data/log4j.properties "\$@"; }
           run kafka.tools.StorageTool format -t vpuWoNYLTDuEPUXVxMdHpg -c /data/server.properties
@@ -206,8 +195,7 @@ address=$(exporter .status.podIP)
 get() { curl --silent --fail --max-time 3 "http://$address:10052$1"; }
 all_known() {
     get /check >"$work/check" && get /metrics >"$work/metrics" && cat "$work/check" || return 1
-    grep -q '^OK: ' "$work/check" && grep -q '^Broker 1: healthy' "$work/check" && ! grep -iE 'unknown|not read' "$work/check" || return 1
-    grep -q '^kafka_vitals_collector_success{.*} 1$' "$work/metrics" && ! grep '^kafka_vitals_collector_success{.*} 0$' "$work/metrics"
+    says_all_known "$work/check" "$work/metrics"
 }
 wait_for 120 "everything is known" all_known
 cat "$work/check"

@@ -9,10 +9,8 @@ cd "$(dirname "$0")/.."
 arch=$(architecture)
 deb=$(ls dist/*_"$arch".deb 2>/dev/null) || die "no .deb for $arch in dist/: make dist"
 rpm=$(ls dist/*."$(uname -m)".rpm)
-kafka=3.9.1
-jars=$lab_cache/$kafka
+jars=$(broker_jars)
 jdk=$(dirname "$(dirname "$(readlink -f "$(command -v java)")")")
-[[ -d $jars ]] || die "the jars of Kafka $kafka are missing: cargo run -p lab -- up --kafka $kafka"
 
 work=$(mktemp -d)
 nspawn=
@@ -43,15 +41,7 @@ rm "$root/complete"
 # The broker: a service as people have it, of a user of its own and with a /tmp of its own.
 chroot "$root" useradd --system --home-dir /var/lib/kafka --create-home kafka
 mkdir -p "$root/opt/kafka" "$root/opt/jdk" "$root/etc/kafka" "$root/$jdk"
-cat >"$root/etc/kafka/server.properties" <<'PROPERTIES'
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:9093
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093
-log.dirs=/var/lib/kafka/data
-offsets.topic.replication.factor=1
-PROPERTIES
+server_properties 127.0.0.1 /var/lib/kafka/data >"$root/etc/kafka/server.properties"
 cat >"$root/etc/systemd/system/kafka.service" <<UNIT
 [Service]
 User=kafka

@@ -154,17 +154,13 @@ const MOST_ROWS: usize = 200;
 fn check_bound(expression: &str) {
     let labels = labels_of(expression);
     let each = ["broker", "instance", "peer", "group", "topic", "id"];
-    let bound = expression
-        .split("topk(")
-        .chain(expression.split("bottomk("))
+    let bound = ["topk(", "bottomk("]
+        .into_iter()
+        .flat_map(|choose| expression.split(choose).skip(1))
         .filter_map(|rest| rest.split(',').next()?.parse::<usize>().ok())
         .max();
-    let is_shown = expression.matches('{').count() > 0
-        && expression
-            .split('{')
-            .skip(1)
-            .all(|selector| !selector.contains("broker=~") || selector.contains("\"$shown\""))
-        && expression.contains("\"$shown\"");
+    let mut chosen = expression.split("broker=~").skip(1).peekable();
+    let is_shown = chosen.peek().is_some() && chosen.all(|rest| rest.starts_with("\"$shown\""));
     let is_bound = bound.is_some_and(|bound| bound <= MOST_ROWS) || is_shown;
     assert!(
         is_bound || !each.iter().any(|label| labels.contains(*label)),

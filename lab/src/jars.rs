@@ -35,13 +35,14 @@ pub fn jars(version: &Version) -> Result<Vec<PathBuf>> {
     resolved(version.name, || broker(version))
 }
 
-/// Returns the jar of Byteman, a Java agent that delays a thread where a rule says, so that a race always has the same
-/// result.
-pub fn byteman() -> Result<PathBuf> {
+/// Returns the option of a JVM by which the rules in this file hold. Byteman is a Java agent that delays a thread where a
+/// rule says, so that a race always has the same result.
+pub fn byteman(rules: &str) -> Result<String> {
     let jars = resolved("byteman-4.0.24", || {
         dependency("org.jboss.byteman", "byteman", "4.0.24", "")
     })?;
-    jars.into_iter().next().context("a jar of Byteman")
+    let agent = jars.first().context("a jar of Byteman")?;
+    Ok(format!("-javaagent:{}=script:{rules}", agent.display()))
 }
 
 /// Returns the jars in the cache folder of that name and first resolves them with Maven if the cache lacks them.

@@ -211,9 +211,8 @@ pub use lab::skip;
 
 /// The option of a JVM by which the rules in this file of `tests/fixtures` hold.
 pub fn byteman(rules: &str) -> String {
-    let agent = lab::jars::byteman().unwrap();
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-    format!("-javaagent:{}=script:{fixtures}/{rules}", agent.display())
+    lab::jars::byteman(&format!("{fixtures}/{rules}")).unwrap()
 }
 
 /// As [`byteman`], for rules that wait for a file in the folder `lab.harm`: the options, and that folder, which is empty.

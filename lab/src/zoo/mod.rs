@@ -77,18 +77,15 @@ pub fn run(options: &Options, stop: &Receiver<()>) -> Result<()> {
         );
     }
     let exporter = version_of(&options.exporter)?;
-    let json = options
-        .table
-        .as_ref()
-        .map(|file| file.with_extension("json"));
-    let mut table = json.map_or(Ok(Table::default()), |json| Table::read(&json))?;
+    let mut table = match &options.table {
+        Some(file) => Table::read(file)?,
+        None => Table::default(),
+    };
     for version in &options.versions {
         let mut stage: Option<Stage> = None;
         for mut scenario in scenario::all() {
-            let chosen = options
-                .only
-                .iter()
-                .any(|name| name == scenario.about().name);
+            let name = scenario.about().name;
+            let chosen = options.only.iter().any(|only| only == name);
             let wanted = options.scenarios && (options.only.is_empty() || chosen);
             if !wanted || !scenario.runs_on(version) {
                 continue;
@@ -99,9 +96,7 @@ pub fn run(options: &Options, stop: &Receiver<()>) -> Result<()> {
             ) {
                 return Ok(());
             }
-            let logs = options
-                .logs
-                .join(format!("{version}-{}", scenario.about().name));
+            let logs = options.logs.join(format!("{version}-{name}"));
             std::fs::create_dir_all(&logs)?;
             let score = one(version, options, &logs, &mut stage, scenario.as_mut());
             let outcome = Outcome::new(scenario.as_ref(), version, &exporter, score);

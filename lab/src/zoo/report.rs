@@ -1,5 +1,6 @@
 //! The table of all runs, as text and as JSON. A later run of some scenarios replaces their rows.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Instant;
@@ -130,13 +131,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// Returns an empty one where there is no file yet.
-    pub fn read(json: &Path) -> Result<Table> {
+    /// Reads the JSON beside the text; returns an empty one where there is none yet.
+    pub fn read(text: &Path) -> Result<Table> {
+        let json = text.with_extension("json");
         if !json.exists() {
             return Ok(Table::default());
         }
-        let text = std::fs::read_to_string(json)?;
-        serde_json::from_str(&text).with_context(|| format!("read {}", json.display()))
+        let table = std::fs::read_to_string(&json)?;
+        serde_json::from_str(&table).with_context(|| format!("read {}", json.display()))
     }
 
     /// Writes the text, and beside it the same as JSON.
@@ -167,14 +169,11 @@ impl Table {
     }
 
     fn summary(&self) -> Summary {
-        let scored = |outcome: &'_ Outcome| outcome.result.is_ok();
-        let made = self.scenarios.iter().filter(move |outcome| scored(outcome));
-        summary(
-            made.filter_map(|outcome| Some((outcome.before_harm, outcome.result.as_ref().ok()?))),
-        )
+        let all = self.scenarios.iter();
+        summary(all.filter_map(|one| Some((one.before_harm, one.result.as_ref().ok()?))))
     }
 
-    pub fn markdown(&self) -> String {
+    fn markdown(&self) -> String {
         let summary = self.summary();
         let mut text = format!(
             "# The zoo: partial failures on real brokers, and what was found when\n\
@@ -247,18 +246,13 @@ impl Table {
         }
         text
     }
-}
 
-impl Table {
-    /// The versions of the exporter, in the order of the rows.
+    /// The versions of the exporter, sorted.
     fn exporters(&self) -> String {
-        let of_rows = self.scenarios.iter().map(|one| one.exporter.as_str());
-        let mut all: Vec<&str> = of_rows
-            .chain(self.healthy.iter().map(|one| one.exporter.as_str()))
-            .collect();
-        all.sort_unstable();
-        all.dedup();
-        all.join(", ")
+        let of_scenarios = self.scenarios.iter().map(|one| one.exporter.as_str());
+        let of_healthy = self.healthy.iter().map(|one| one.exporter.as_str());
+        let all: BTreeSet<&str> = of_scenarios.chain(of_healthy).collect();
+        Vec::from_iter(all).join(", ")
     }
 
     fn write_stressed(&self, text: &mut String) {

@@ -50,10 +50,7 @@ impl Stage {
             hosts: true,
             cell: Some(cell),
             jvm_options: vec![
-                format!(
-                    "-javaagent:{}=script:{{folder}}/../rules.btm",
-                    jars::byteman()?.display()
-                ),
+                jars::byteman("{folder}/../rules.btm")?,
                 "-Dlab.harm={folder}/harm".into(),
             ],
             properties: [

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -187,20 +187,18 @@ fn settings_are_read_as_the_process_sees_them() {
     let text = "log4j.rootLogger=INFO, f, g\nlog4j.appender.f.File=${kafka.logs.dir}/server.log\nlog4j.appender.g.File=/g.log\n";
     std::fs::write(folder.path().join("log4j.properties"), text).unwrap();
     let mut child = Command::new("sh")
-        .args(["-c", "read wait", "-Dkafka.logs.dir=/logs"])
+        .args(["-c", "echo started; read wait", "-Dkafka.logs.dir=/logs"])
         .arg("-Dlog4j.configuration=file:log4j.properties")
         .current_dir(folder.path())
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let proc = ProcRoot::new("/proc");
     // Its command line appears a moment after its start.
-    while std::fs::read(format!("/proc/{}/cmdline", child.id()))
-        .unwrap()
-        .is_empty()
-    {
-        std::thread::yield_now();
-    }
+    let mut started = [0; 8];
+    let output = child.stdout.as_mut().unwrap();
+    output.read_exact(&mut started).unwrap();
     let read = settings::read(&proc, child.id()).unwrap().unwrap();
     let path = folder.path().canonicalize().unwrap();
     let expected = Settings {
